@@ -79,6 +79,22 @@ def test_the_last_of_a_series(clock: Clock) -> None:
     assert clock.log.build() == {"usable": True, "cause": "", "since": None}
 
 
+@pytest.mark.parametrize(
+    ("seconds", "line"),
+    [
+        (0, "Redis cannot be used: refused. Alone"),
+        (7, "Redis could not be used, and can now: refused"),
+    ],
+)
+def test_stop_during_a_series(clock: Clock, seconds: int, line: str) -> None:
+    """Outages that are counted, but have no line yet, have one when the service stops."""
+    list(flap(clock, 4))
+    assert [*clock.run(3, "refused"), *clock.run(seconds)] == []
+    for _ in range(2):
+        clock.log.flush(clock.now)
+    assert clock.lines[-1] == f"<3>2 more in {22 + seconds} s: {line}"
+
+
 def test_server_that_is_no_longer_used(clock: Clock) -> None:
     """A configuration without the server is no end of its outage."""
     assert clock.run(3, "refused") == [LOST]

@@ -137,7 +137,8 @@ class Master:
                 self._tick(time.monotonic())
         finally:
             self.refusals.flush()
-            self._failures.flush(time.monotonic())
+            for log in (self._failures, self.database, self.redis):
+                log.flush(time.monotonic())
             if self._control is not None:
                 self._control.close()
             if self.metrics is not None:

@@ -59,10 +59,15 @@ class OutageLog:
             self._ended, self._last_cause = now, before
             if self._is_logged and self.is_used:
                 self._notice(f"{self._name} can be used again, after {now - self._began:.0f} s{self._relief}")
-        if self.cause and not self._is_logged and (now >= self._next_at or now - self._began >= _LONG):
+        if now >= self._next_at or (self.cause and now - self._began >= _LONG):
+            self.flush(now)
+
+    def flush(self, now: float) -> None:
+        """Log the outages that are counted, if there are any."""
+        if self.cause and not self._is_logged:
             self._is_logged = True
             self._log(f"{self.render()}. {self._advice}", now)
-        elif not self.cause and self.is_used and self._count and now >= self._next_at:
+        elif not self.cause and self.is_used and self._count:
             self._log(f"{self._name} could not be used, and can now: {self._last_cause.rstrip('.')}", now)
 
     def _log(self, text: str, now: float) -> None:
