@@ -48,6 +48,8 @@ _LONG_PROMPT = 240_000
 _CHATS = 100
 #: Seconds over which an idle service is watched.
 _IDLE = 5
+#: With fewer requests, the percentile of 99 is the slowest one.
+_FOR_P99 = 100
 #: Seconds: LiteLLM writes spend to the database every 10 to 15.
 _WRITES = 16
 
@@ -285,7 +287,7 @@ async def _measure(service: Running, agents: Agents, seconds: float, direct: flo
             try:
                 first = await _ask(stream, request, agents.events)
             except (OSError, asyncio.TimeoutError):
-                failures += 1
+                failures += began >= warm
                 stream.close()
                 stream = await Stream.open(service.port)
                 continue
@@ -340,6 +342,8 @@ def _render_runs(runs: Sequence[Run]) -> str:
         rows.append([str(run.agents), *(f"{each.busy:.0%}" for each in both)])
         for share in (0.5, 0.99):
             rows[-1] += [f"{percentile(each.added, share) * 1000:.0f} ms" for each in both]
+        if len(run.measured.added) < _FOR_P99:
+            rows[-1][-2] += " (slowest)"
     failed = sum(run.failures for run in runs)
     total = sum(len(run.measured.added) for run in runs)
     return f"{as_markdown(rows)}\nFailed: {failed} of {total + failed:,} measured requests.\n"
