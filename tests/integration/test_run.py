@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.database import Cluster, why_no_database
 from tests.ports import free_port
 from tests.skipping import refuse
 
@@ -121,3 +122,26 @@ def test_run_checks_the_given_file(tmp_path: Path) -> None:
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 78
     assert "my.yml:2:1" in output
+
+
+def test_migrations_of_a_container(tmp_path: Path) -> None:
+    """A container does not serve on a database without the migrations of its LiteLLM, and applies them on request."""
+    if (missing := why_no_database()) is not None:
+        refuse(missing)
+    with Cluster() as cluster:
+        database = cluster.create_database(empty=True)
+        variables = {"LITELLM_MASTER_KEY": KEY, "CONFIG_FILE": "demo.yml", "DATABASE_URL": database.url}
+
+        def run(*options: str) -> str:
+            process = start(tmp_path, "--no-env-file", *options, variables=variables)
+            output = process.communicate(timeout=120)[0]
+            # That of the checkout has no Prisma's client, which is checked later.
+            assert process.returncode == 78, output
+            return output
+
+        refused = run()
+        assert re.search(r"the database lacks \d+ migrations of this release, such as \d+_", refused)
+        assert "add --migrate" in refused
+        assert "applying " in run("--migrate")
+        assert database.execute('SELECT count(*) FROM "LiteLLM_VerificationToken"') == [(0,)]
+        assert "Prisma's client" in run()

@@ -336,11 +336,13 @@ def _prove_and_keep(prove: Callable[[], Report], files: Files, origin: VerifyTar
 @cli.command()
 @env_file_option
 @click.option("--no-env-file", is_flag=True, help="Use the variables of the process: for containers.")
+@click.option("--migrate", is_flag=True, help="Apply pending migrations of the database first.")
 @config_option
-def run(env_file: Path | None, no_env_file: bool, config: str | None) -> None:
+def run(env_file: Path | None, no_env_file: bool, migrate: bool, config: str | None) -> None:
     """Serve in the foreground, without systemd or root.
 
-    With --no-env-file, no file is read and no key is generated: LITELLM_MASTER_KEY must be set.
+    With --no-env-file, no file is read and no key is generated: LITELLM_MASTER_KEY must be set. --migrate makes no
+    dump of the database.
     """
     from litellm_systemd.commands import service
 
@@ -351,7 +353,7 @@ def run(env_file: Path | None, no_env_file: bool, config: str | None) -> None:
         # Those of the process itself stay in its environment. A .env may not have them.
         variables = {name: value for name, value in os.environ.items() if name not in RESERVED}
         request = replace(request, variables=variables)
-    service.run_foreground(request, os.environ, say)
+    service.run_foreground(request, os.environ, say, migrates=migrate)
 
 
 @cli.command()

@@ -17,6 +17,7 @@ from litellm_systemd.commands.configs import switch_config
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
+from litellm_systemd.database.steps import require_migrated
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import (
     BEHIND_LOAD_BALANCER,
@@ -218,11 +219,16 @@ def _resolve_foreground(request: Request) -> ServiceConfig:
             raise refusal from None
 
 
-def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lambda _line: None) -> None:
+def run_foreground(
+    request: Request, environ: Mapping[str, str], say: Say = lambda _line: None, *, migrates: bool = False
+) -> None:
     """Serve in the foreground, without systemd and without root: become the runtime.
 
+    `migrates`: apply the pending migrations of the database first.
+
     Raises:
-        InstallerError: `.env` or the configuration can't be used, or the variables of the process have no master key.
+        InstallerError: `.env` or the configuration can't be used, the variables of the process have no master key, or
+            the database lacks migrations.
     """
     # In the foreground, a model after its end of life is a warning and no error.
     service = _resolve_foreground(replace(request, allow_ended=True))
@@ -234,6 +240,8 @@ def run_foreground(request: Request, environ: Mapping[str, str], say: Say = lamb
             # The next container would generate another one, and clients could not know it.
             raise InputError(f"{MASTER_KEY.name} is not set", "Set it, the same for all containers of one gateway.")
         say(f"{MASTER_KEY.name}={key} was generated for this run. To keep it, set it in .env.")
+    general = service.gateway.section("general_settings")
+    require_migrated(service.settings.environment, general, environ, migrates=migrates, say=say)
     alone = standalone(service.choice.name, service.own, service.gateway)
     if not isinstance(alone, Path):
         # Permanent files: they are read again at each reload.

@@ -43,6 +43,7 @@ from litellm_systemd.host.observe import read_installed
 from litellm_systemd.host.service_user import as_service_user, service_environment
 from litellm_systemd.host.state import FileState
 from litellm_systemd.host.stored_secrets import with_stored_secrets
+from litellm_systemd.report.report import render_count
 
 Say = Callable[[str], None]
 
@@ -128,7 +129,11 @@ def read_database(layout: Layout, release: str, environment: Mapping[str, str], 
 def _apply(layout: Layout, release: str, environment: Mapping[str, str], *arguments: str) -> Status:
     python = f"{layout.real(release)}/bin/python"
     argv = as_service_user(layout, module_argv(_MODULE, *arguments, python=python))
-    done = run(argv, check=False, environment=service_environment(layout, environment), timeout=None)
+    return _run_program(argv, service_environment(layout, environment))
+
+
+def _run_program(argv: tuple[str, ...], environment: Mapping[str, str]) -> Status:
+    done = run(argv, check=False, environment=environment, timeout=None)
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -179,6 +184,49 @@ def migrate(layout: Layout, release: str, environment: Mapping[str, str], say: S
         say(f"{error.message}; waiting up to {_WAIT // 60} minutes")
         done = _apply(layout, release, environment, f"--wait={_WAIT}")
     for note in done.notes:
+        say(note)
+
+
+def require_migrated(
+    variables: Mapping[str, str],
+    general: Mapping[str, object],
+    environ: Mapping[str, str],
+    *,
+    migrates: bool,
+    say: Say,
+) -> None:
+    """Check that the database has all migrations of this process, or apply them. For a service without an install.
+
+    Args:
+        variables: of the service.
+        general: the section general_settings of its configuration.
+        environ: of this process.
+        migrates: whether to apply what is pending, without a dump.
+        say: called with a line about each step.
+
+    Raises:
+        InputError: migrations are pending, and `migrates` is not set.
+        InstallerError: they cannot be applied.
+    """
+    environment = database_environment(variables, general)
+    if environment is None:
+        return
+    try:
+        pending = read_database(Layout(), "", environment).pending
+    except Exception:
+        if migrates:
+            raise
+        return  # the service starts without its database as well, and says why it cannot use it
+    if not pending:
+        return
+    number = render_count(len(pending), "migration")
+    if not migrates:
+        raise InputError(
+            f"the database lacks {number} of this release, such as {pending[-1]}",
+            "Back it up, and add --migrate: this applies them before the start, while other containers wait.",
+        )
+    say(f"applying {number} to the database")
+    for note in _run_program(module_argv(_MODULE, f"--wait={_WAIT}"), {**environ, **environment}).notes:
         say(note)
 
 
