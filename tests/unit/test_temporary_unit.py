@@ -83,12 +83,19 @@ def test_removed_drop_ins_are_removed(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_behind", "meanwhile"), [("false", "connections wait"), ("true", "the instance leaves its load balancer")]
+    ("is_behind", "delay", "meanwhile"),
+    [
+        ("false", 30.0, "connections wait"),
+        ("true", 30.0, "the instance leaves its load balancer"),
+        # The process that runs is older than BEHIND_LOAD_BALANCER, and announces nothing.
+        ("true", 0.0, "connections wait"),
+    ],
 )
 def test_restart_with_little_memory(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, is_behind: str, meanwhile: str
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, is_behind: str, delay: float, meanwhile: str
 ) -> None:
     """Without memory for a standby, a restart says what it means for clients."""
+    monkeypatch.setattr(temporary_unit, "ask_service", lambda: {"deregistration_delay": delay})
     environment = layout.real(layout.environment_file)
     environment.parent.mkdir(parents=True)
     environment.write_text(f"BEHIND_LOAD_BALANCER={is_behind}\n", encoding="utf-8")

@@ -10,16 +10,17 @@ time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.env.variables import METRICS, find_deregistration_delay
-from litellm_systemd.errors import InstallerError, Unavailable
+from litellm_systemd.errors import InstallerError, InvalidAnswer, Unavailable
 from litellm_systemd.host.effective import find_drop_ins, observe_environment
 from litellm_systemd.host.files import remove_path, write_file
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import memory_field
+from litellm_systemd.host.observe import ask_service, memory_field
 from litellm_systemd.host.state import FileState
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.report.progress import Step
@@ -134,8 +135,7 @@ def restart_without_pause(
         systemctl.restart(contract.SERVICE)
         return
     elif (short := memory_shortage(systemctl)) is not None:
-        is_behind = find_deregistration_delay(observe_environment(layout).dotenv.values) > 0
-        meanwhile = "the instance leaves its load balancer" if is_behind else "connections wait"
+        meanwhile = "the instance leaves its load balancer" if _leaves(layout) else "connections wait"
         say(f"{short}: a plain restart, during which {meanwhile}")
         systemctl.restart(contract.SERVICE)
         return
@@ -150,6 +150,15 @@ def restart_without_pause(
     # It drains in the background until its streams have ended. The unit of the service stops it too (ExecStartPost=),
     # for a restart that systemd completes after this process was killed.
     systemctl.stop_later(contract.STANDBY)
+
+
+def _leaves(layout: Layout) -> bool:
+    """Whether a plain restart leaves a load balancer. ExecStop= has the installed variables, the process its own."""
+    if not find_deregistration_delay(observe_environment(layout).dotenv.values):
+        return False
+    with suppress(InvalidAnswer):
+        return bool(ask_service().get("deregistration_delay"))
+    return False
 
 
 def is_left_over(systemctl: Systemctl) -> bool:
