@@ -30,6 +30,7 @@ from litellm_systemd.env.database import find_url
 from litellm_systemd.env.variables import DATABASE_URL
 from litellm_systemd.errors import (
     CommandError,
+    DatabaseError,
     InputError,
     InstallerError,
     MissingError,
@@ -205,7 +206,7 @@ def require_migrated(
         say: called with a line about each step.
 
     Raises:
-        InputError: migrations are pending, and `migrates` is not set.
+        InputError: migrations are pending, and `migrates` is not set; or one is half applied.
         InstallerError: they cannot be applied.
     """
     environment = database_environment(variables, general)
@@ -213,7 +214,7 @@ def require_migrated(
         return
     try:
         pending = read_database(Layout(), "", environment).pending
-    except Exception:
+    except DatabaseError:
         if migrates:
             raise
         return  # the service starts without its database as well, and says why it cannot use it
