@@ -118,6 +118,21 @@ def test_index_without_litellm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "--quiet" not in caught.value.message
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("tool")
+def test_unreachable_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that cannot be reached is the cause of the failure, not the version that is then not found."""
+    for name in ("PIP_NO_INDEX", "UV_OFFLINE", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    for name in ("PIP_INDEX_URL", "UV_INDEX_URL"):
+        monkeypatch.setenv(name, "https://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with pytest.raises(CommandError) as caught:
+        fetch_newest_litellm("1.108.7", tmp_path)
+    assert ("Connection refused" in caught.value.message, "version" in caught.value.message) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "target"),
     [

@@ -95,7 +95,7 @@ def upgrade(
     """Build a release next to the current one, and let its own `install` switch to it.
 
     That install restarts without a pause, verifies, and rolls back if that fails. This function returns only if there
-    was nothing to do.
+    was nothing to do, or if the release in use was damaged.
 
     Raises:
         InputError: a line of the environment file loses a variable.
@@ -124,8 +124,10 @@ def upgrade(
         say(f"release {source.identifier}")
         identifier = build_release(layout, source, say)
         if is_current and executor.systemctl.unit_state(contract.SERVICE).is_active:
-            # The install does not know that the files are new.
+            # The install would not know that the files are new.
             restart_without_pause(layout, executor.systemctl, say)
+            title = f"release {identifier} was damaged and is built again; the service is restarted"
+            return Report(title, data={"changed": True})
     return _hand_over(layout, identifier, as_json=as_json, say=say)
 
 

@@ -389,7 +389,7 @@ def _roll_back(executor: Executor, taken: tuple[Action, ...], host: HostState) -
     failed = _undo_steps(executor, taken, host)
     if failed is not None:
         return f"The roll back failed too, and the next change tries it again: {failed[1].message}"
-    ran = host.unit(contract.SERVICE).is_active
+    ran = host.unit(contract.SERVICE).active in ("active", "reloading", "refreshing")  # not in a loop of restarts
     if ran and not executor.systemctl.unit_state(contract.SERVICE).is_active:
         return "All changes were undone, but the service does not run."
     return "All changes were undone" + (", and the service runs as before." if ran else ".")

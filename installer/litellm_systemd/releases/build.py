@@ -110,9 +110,8 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
             f"the release can't be built: {error.strerror}: {error.filename}", "Fix that and run it again."
         ) from error
     except CommandError as error:
-        if damage:
-            cause = find_cause(error)
-            error.message = f"release {identifier} is damaged ({damage}) and can't be built again: {cause}"
+        failure = f"is damaged ({damage}) and can't be built again" if damage else "can't be built"
+        error.message = f"release {identifier} {failure}: {find_cause(error)}"
         raise
     return identifier
 

@@ -503,9 +503,21 @@ def fetch_litellm(version: str, scratch: Path, say: Callable[[str], None] = lamb
     return replace(source, lock=lock, groups="")
 
 
+#: What uv prints before a URL that it cannot fetch, and pip before the error of a connection.
+_FETCHED, _BROKEN = "Failed to fetch: ", "connection broken by '"
+
+
 def find_cause(error: CommandError) -> str:
-    """Return the reason of a failed resolution, which is rarely the last line of uv or pip."""
+    """Return the reason of a failed resolution or download, which is rarely the last line of uv or pip."""
     lines = [line.strip() for line in error.stderr.splitlines()]
+    causes = [line.partition(": ")[2] for line in lines if line.startswith(("cause: ", "Caused by: "))]
+    fetched, broken = (next((line for line in lines if mark in line), "") for mark in (_FETCHED, _BROKEN))
+    if fetched and causes:
+        return f"{fetched.partition(_FETCHED)[2].strip('`')} cannot be fetched: {causes[-1]}"
+    # pip goes on without the index, and then finds no version.
+    if broken and "Could not find a version" in error.stderr:
+        reason = broken.partition(_BROKEN)[2].rpartition("': ")[0].rpartition(": ")[2].rstrip("')")
+        return f"the package index cannot be reached: {reason}"
     reasons = [line for mark in ("Because", "ERROR:", "error:") for line in lines if mark in line]
     return (reasons or [error.message])[0].removeprefix("cause: ").partition(", we can conclude")[0]
 
