@@ -197,6 +197,8 @@ def test_paused_service_continues(service: Service) -> None:
     everything = (service.process.pid, *workers)
     for pid in everything:
         os.kill(pid, signal.SIGSTOP)
+    for pid in workers:
+        os.kill(pid, signal.SIGALRM)  # that of the kernel, four times WATCHDOG_TIMEOUT after the last heartbeat
     time.sleep(WATCHDOG * 0.75)
     for pid in everything:
         os.kill(pid, signal.SIGCONT)

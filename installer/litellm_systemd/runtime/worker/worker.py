@@ -361,12 +361,19 @@ class _Worker:
         return status
 
     def _set_alarm(self, seconds: float) -> None:
-        """Have the kernel end this process after `seconds` (SIGALRM, which has no handler here).
+        """Have the kernel end this process after twice the `seconds`, by SIGALRM.
 
-        The main process kills a hung worker much earlier. The alarm ends a worker that hangs after the main process
-        has died.
+        The main process kills a hung worker much earlier. The alarm ends a worker that hangs in Python code after the
+        main process has died. The first alarm only sets the second one, because it also comes at the end of a long
+        pause (SIGSTOP, `docker pause`): then the next heartbeat sets a new one.
         """
+
+        def set_last(*_: object) -> None:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(math.ceil(seconds))
+
         if not self._orphaned:
+            signal.signal(signal.SIGALRM, set_last)
             signal.alarm(math.ceil(seconds))
 
     def _send_refusals(self) -> None:
