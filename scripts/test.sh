@@ -17,6 +17,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly VENV=.venv
 # The time of each test, in a file for each stage.
 readonly TIMES=.cache/times
+# The tests start programs a thousand times. Without byte code, each start compiles all that it imports: `litellmctl`
+# then takes twice its time.
+unset PYTHONDONTWRITEBYTECODE
 summary=()
 # Why the tests on a real systemd can't run here. Empty if they can.
 no_system=
