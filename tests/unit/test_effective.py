@@ -71,7 +71,12 @@ def test_unit_that_is_not_loaded(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(b"A=1\nB=\0\n", "line 2 contains a NUL byte"), (b"A=1\nB=\xe4\n", "line 2 is not UTF-8")]
+    ("content", "reason"),
+    [
+        (b"A=1\nB=\0\n", "line 2 contains a NUL byte"),
+        (b"A=1\nB=\xe4\n", "line 2 is not UTF-8"),
+        ("A=1\n".encode("utf-16"), "the file is UTF-16, and must be UTF-8"),
+    ],
 )
 def test_rejected_file(layout: Layout, content: bytes, reason: str) -> None:
     """A file that systemd rejects as a whole is reported with the line, a missing one unless it is optional."""

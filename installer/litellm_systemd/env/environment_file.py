@@ -5,6 +5,7 @@ Sources: systemd.exec(5) "EnvironmentFile=", src/basic/env-file.c (the parser).
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -78,6 +79,8 @@ def read_environment_bytes(content: bytes, systemd: Callable[[], int]) -> tuple[
     # As bytes: text mode would turn a carriage return in a value into a newline.
     text = content.decode(errors="replace")
     found = read_environment_text(text, systemd() if _CONTINUED.search(text) else _COMMENTS_END_SINCE)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return found, "the file is UTF-16, and must be UTF-8"
     if b"\0" in content:
         return found, f"line {content.count(bytes([10]), 0, content.index(0)) + 1} contains a NUL byte"
     try:

@@ -287,6 +287,9 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
         remedy = "Correct the file, or start from a shipped one."
+        if "\0" in text:
+            reason = "it contains NUL bytes, as after a power failure"
+            remedy = "Restore the file from a backup, or remove it; then: sudo litellmctl doctor --fix"
         raise config_error("not-yaml", Place(source), f"this isn't YAML: {reason}", remedy) from None
     if data is None and empty:
         return {}, marks
