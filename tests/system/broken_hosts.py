@@ -183,6 +183,12 @@ BROKEN = {
         "ln -sfn configs/demo.yml /etc/litellm/config.yaml",
     ),
     "keys readable": BrokenHost("chmod 0644 /etc/litellm/litellm.env", "files-secret-open", "mode 0644"),
+    "configuration in a home folder": BrokenHost(
+        "cp -rp /etc/litellm/configs/. /root/live; ln -sfn /root/live/demo.yml /etc/litellm/config.yaml",
+        "files-unreadable",
+        "/etc/litellm/config.yaml leads to /root/live/demo.yml, which the sandbox of the service hides",
+        "ln -sfn configs/demo.yml /etc/litellm/config.yaml; rm -r /root/live",
+    ),
     "configuration unreadable": BrokenHost("chmod 0700 /etc/litellm/configs", "files-unreadable", "mode 0700"),
     "folder above the release closed": BrokenHost(
         "chmod 0700 /opt", "files-unreadable", "/opt has mode 0700", "chmod 0755 /opt"
@@ -211,6 +217,12 @@ BROKEN = {
         "files-owner",
         ", with which the service runs: litellm has another now",
         "mv /root/passwd /etc/passwd",
+    ),
+    "users of another service": BrokenHost(
+        "cp -p /etc/nsswitch.conf /root; sed -Ei 's/^(passwd|group):.*/\\1: sss/' /etc/nsswitch.conf",
+        "files-user-gone",
+        "is not looked up there: /etc/nsswitch.conf:",
+        "mv /root/nsswitch.conf /etc/",
     ),
     "user deleted": BrokenHost("sed -i /^litellm:/d /etc/passwd", "files-user-gone", "no user litellm"),
     "manifest damaged": BrokenHost(

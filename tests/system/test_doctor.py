@@ -91,14 +91,16 @@ def test_cause_and_consequences(host: Box) -> None:
 
 
 def test_drop_ins_that_prevent_the_start(host: Box) -> None:
-    """A condition, a missing dependency and a short timeout are reported with the line of the drop-in, and alone.
+    """A condition, a missing dependency or mount, and a short timeout are reported with the line, and alone.
 
     `status` names the cause of a loop of restarts too.
     """
     host.systemctl("stop", "litellm")
+    host.write("/run/systemd/system/none.mount", "[Mount]\nWhat=/none.image\nWhere=/none\nType=ext4\nOptions=loop\n")
     for lines, cause in (
         (("[Unit]", "ConditionPathExists=/none"), "unit-condition"),
         (("[Unit]", "Requires=none.service"), "unit-dependency"),
+        (("[Unit]", "RequiresMountsFor=/none"), "unit-dependency"),
         (("Restart=no", "TimeoutStartSec=1"), "unit-drop-in"),
     ):
         sh(host, f"{drop_in(*lines)}; systemctl reset-failed litellm; systemctl start litellm || true")
@@ -108,7 +110,7 @@ def test_drop_ins_that_prevent_the_start(host: Box) -> None:
     sh(host, f"{drop_in('LoadCredential=mine:/etc/none')}; {FAIL}")
     status = host.run((OURS, "status"), check=False).stdout
     assert f"{DROP_INS}/mine.conf:2: LoadCredential=mine:/etc/none: A file or secret that the unit names" in status
-    sh(host, f"{NO_DROP_IN}; systemctl stop litellm; {START}")
+    sh(host, f"rm /run/systemd/system/none.mount; {NO_DROP_IN}; systemctl stop litellm; {START}")
     assert ids(doctor(host)) == []
 
 

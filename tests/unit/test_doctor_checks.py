@@ -27,8 +27,21 @@ from litellm_systemd.doctor.check_configuration import (
     merge_items,
 )
 from litellm_systemd.doctor.check_drop_ins import failed_command
-from litellm_systemd.doctor.check_files import detect_files_gone, is_open, is_readable, restore, restore_permissions
-from litellm_systemd.doctor.check_host import assess_free_space, find_denials, read_offset
+from litellm_systemd.doctor.check_files import (
+    detect_files_gone,
+    detect_files_unreadable,
+    is_open,
+    is_readable,
+    restore,
+    restore_permissions,
+)
+from litellm_systemd.doctor.check_host import (
+    assess_free_space,
+    detect_host_python_gone,
+    find_denials,
+    find_unmounted,
+    read_offset,
+)
 from litellm_systemd.doctor.check_network import fixed_address, judge_resolver, judge_sources
 from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
 from litellm_systemd.doctor.check_service import changed_ca_file, entries_since, is_short_of_workers
@@ -283,6 +296,7 @@ class Host(Snapshot):
     environment: Any = None
     is_active: Any = True
     service: Any = None
+    socket: Any = None
 
     def __init__(self, root: Path, env: str = "", *, started: float = 60, **service: str) -> None:
         super().__init__(Layout(root=root))
@@ -295,6 +309,7 @@ class Host(Snapshot):
             "InactiveExitTimestampMonotonic": str(int(began)),
             **service,
         }
+        self.socket = {}
 
 
 def test_changed_ca_file(tmp_path: Path) -> None:
@@ -321,6 +336,20 @@ def test_all_lines_of_another_command_are_to_be_removed(tmp_path: Path) -> None:
     assert found.remedy.startswith(f"Remove the lines {path}:2 and {path}:4, then: ")
 
 
+def test_socket_that_starts_other_services(tmp_path: Path) -> None:
+    """A drop-in by which the socket unit gives its connections to another service is named."""
+    path = "/etc/systemd/system/litellm.socket.d/mine.conf"
+    file = tmp_path / path.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_text("[Socket]\nAccept=yes\n", encoding="utf-8")
+    host = Host(tmp_path)
+    host.socket = {"Triggers": "", "DropInPaths": path}
+    (found,) = (each for each in detect_unit_overridden.detect(host) if isinstance(each, Finding))
+    assert found.evidence == f"{path}:2: Accept=yes"
+    host.socket = {"Triggers": "litellm.service", "DropInPaths": path}
+    assert list(detect_unit_overridden.detect(host)) == []
+
+
 def test_changed_variables(tmp_path: Path) -> None:
     """Variables that differ between the file and the process are reported by name; systemd's own are ignored."""
     environ = tmp_path / "environ"
@@ -328,6 +357,57 @@ def test_changed_variables(tmp_path: Path) -> None:
     running = read_environ(environ)
     assert changed_variables({"A": "1", "B": "two=2\nlines"}, running) == ()
     assert changed_variables({"A": "2", "C": "secret", "B": "two=2\nlines"}, running) == ("A", "C")
+
+
+def test_configuration_that_the_sandbox_hides(tmp_path: Path) -> None:
+    """A configuration that a link leads to in a home folder is named: the sandbox hides it from the service."""
+    layout = Layout(root=tmp_path)
+    configs = layout.real(layout.configs)
+    configs.mkdir(parents=True)
+    layout.real("/root").mkdir()
+    layout.real("/root/live.yml").touch()
+    layout.real(layout.config_link).symlink_to("configs/mine.yml")
+    (configs / "mine.yml").symlink_to(layout.real("/root/live.yml"))
+    (found,) = (each for each in detect_files_unreadable.detect(Host(tmp_path)) if isinstance(each, Finding))
+    assert found.evidence.startswith(f"{layout.config_link} leads to /root/live.yml, which the sandbox")
+    assert found.remedy.startswith("sudo litellmctl config use /root/live.yml ")
+
+
+FSTAB = """\
+# /srv is for others
+LABEL=root / ext4 defaults 0 1
+LABEL=opt  /opt ext4 defaults,nofail 0 2
+LABEL=var  /var/lib xfs noauto 0 2
+LABEL=etc  /etc/litellm ext4 defaults 0 2
+LABEL=srv  /srv ext4 defaults 0 2
+none       swap
+"""
+
+
+def test_file_system_that_is_not_mounted() -> None:
+    """A file system of fstab with a folder of the service is named if it isn't mounted; others and noauto are not."""
+    mounts = "36 25 0:30 / /etc/litellm rw - ext4 /dev/x rw\n"
+    folders = {"/etc/litellm": "/etc/litellm", "/mine": "/opt/litellm-systemd", "/var/lib/x": "/var/lib/x"}
+    assert list(find_unmounted(FSTAB, mounts, folders)) == [(3, "/opt", "/mine")]
+    assert list(find_unmounted(FSTAB, f"{mounts}37 25 0:31 / /opt rw - ext4 /dev/y rw\n", folders)) == []
+
+
+def test_python_that_others_cannot_execute(tmp_path: Path) -> None:
+    """A Python that only root can execute is named with its mode, and so is a folder above it."""
+    layout = Layout(root=tmp_path)
+    python = tmp_path / "usr/local/python/bin/python3"
+    python.parent.mkdir(parents=True)
+    python.touch(mode=0o755)
+    link = layout.real(f"{layout.release('1')}/bin/python")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(python)
+    layout.real(layout.current).symlink_to("releases/1")
+    for path, mode in ((python, 0o744), (python.parent.parent, 0o700)):
+        path.chmod(mode)
+        (found,) = (each for each in detect_host_python_gone.detect(Host(tmp_path)) if isinstance(each, Finding))
+        assert found.evidence == f"{path} has mode {mode:04o}: the user litellm cannot execute {python}"
+        assert found.remedy == f"sudo chmod a+x {path} && sudo litellmctl start"
+        path.chmod(0o755)
 
 
 # --- restoring files ---

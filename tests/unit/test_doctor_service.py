@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.doctor.check_drop_ins import detect_unit_dependency
 from litellm_systemd.doctor.check_service import (
     detect_journal_service,
     detect_journal_upstream,
     detect_service_not_ready,
+    detect_service_silent,
 )
 from litellm_systemd.doctor.check_unit import (
     describe_start_error,
@@ -157,6 +159,45 @@ def test_port_that_a_rule_closes(tmp_path: Path) -> None:
     host = Host(tmp_path)
     host.socket = {"Listen": listen, "ActiveState": "active"}
     assert "fails: Connection refused; a firewall rule?" in find(detect_service_not_ready, host)[0].evidence
+
+
+class Stopped(Host):
+    """A stopped host whose other units have these states."""
+
+    def __init__(self, folder: Path, lines: str, properties: dict[str, str], **states: str) -> None:
+        super().__init__(folder, lines=lines)
+        self.is_active = False
+        self.service = {**self.service, **properties}
+        self._states = states
+
+    def show(self, unit: str, *_: str) -> dict[str, str]:
+        """The state of another unit."""
+        state = self._states.get(unit.replace(".", "_"), "active")
+        return {"LoadState": "masked" if state == "masked" else "loaded", "ActiveState": state}
+
+
+def test_units_that_prevent_the_start(tmp_path: Path) -> None:
+    """A required unit that has failed is named, of a mount with the line, and so is one that excludes the service."""
+    needs = {"Requires": "-.mount system.slice data-a.mount x.service", "Conflicts": "shutdown.target"}
+    host = Stopped(tmp_path, "[Unit]\nRequiresMountsFor=/data/a/b", needs, **{"data-a_mount": "failed"})
+    (found,) = find(detect_unit_dependency, host)
+    line = "/mine.conf:3: RequiresMountsFor=/data/a/b"
+    assert found.evidence == f"{line}: litellm.service requires data-a.mount, and data-a.mount is failed"
+    (found,) = find(detect_unit_dependency, Stopped(tmp_path, "", needs, x_service="masked"))
+    assert found.evidence == "litellm.service requires x.service, and x.service is masked"
+    # systemd would start it with the service.
+    assert find(detect_unit_dependency, Stopped(tmp_path, "", needs, x_service="inactive")) == []
+    (found,) = find(detect_unit_dependency, Stopped(tmp_path, "", {"ConflictedBy": "other.service"}))
+    assert found.evidence.startswith("other.service is active, and cannot run next to litellm.service")
+
+
+def test_no_folder_for_the_control_socket(tmp_path: Path) -> None:
+    """A drop-in that removes the folder of the control socket is named, and no restart is advised."""
+    host = Host(tmp_path, lines="RuntimeDirectory=")
+    host.runtime = {}
+    (found,) = find(detect_service_silent, host)
+    assert found.evidence.startswith("/mine.conf:2: RuntimeDirectory=: no /run/litellm/control.sock; ")
+    assert found.remedy.startswith("Correct or remove /mine.conf:2, ")
 
 
 def test_error_of_a_start(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ SYSTEMD = journal(
     ("text", "means", "quote"),
     [
         (LOST, "package or module is missing", "ModuleNotFoundError: No module named 'uvicorn'"),
+        ("ModuleNotFoundError: No module named 'asyncio'", "standard library", "ModuleNotFoundError"),
+        ("FileNotFoundError: [Errno 2] No usable temporary directory found in ['/tmp']", "limit of their size", ""),
         ("OSError: [Errno 24] Too many open files", "limit of open files", "OSError: [Errno 24] Too many open files"),
         (
             "ImportError: /x/_y.so: failed to map segment from shared object",

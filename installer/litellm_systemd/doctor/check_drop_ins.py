@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, failed_start_times, find_exit
+from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, failed_start_times, find_exit, start_error
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.host.effective import UnitLine
+from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.systemctl import Event
 
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked", "unit-bad")
@@ -40,10 +42,11 @@ def detect_unit_condition(snapshot: Snapshot) -> Iterator[Finding]:
 
 DEPENDENCY = Cause(
     "unit-dependency",
-    "A drop-in makes the service depend on a unit that is missing, does not run or does not become active, so systemd"
-    " does not start the service.",
-    CORRECT_LINE,
+    "The service depends on a unit that is missing, does not run or does not become active, such as a mount, or a"
+    " unit that runs excludes it: systemd does not start the service. A drop-in or the other unit has the reason.",
+    "{remedy}",
     requires=_REQUIRES,
+    caused_by=("host-unmounted",),
 )
 #: Settings whose units must be active, and those for which the start waits (systemd.unit(5)).
 _NEEDS, _WAITS = ("Requires", "Requisite", "BindsTo"), "After"
@@ -55,21 +58,57 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect units that a drop-in requires and that are not active, while the service does not run."""
     if snapshot.is_active:
         return
-    is_waiting = snapshot.service.get("Job", "0") not in ("", "0")
+    is_waiting, named = snapshot.service.get("Job", "0") not in ("", "0"), set[str]()
     for each in drop_ins(snapshot):
         if each.section != "[Unit]" or each.name not in (*_NEEDS, _WAITS):
             continue
         for name in each.value.split()[:_MAX_UNITS]:
-            found = snapshot.systemctl.show(name, "LoadState", "ActiveState")
-            load, active = found.get("LoadState", ""), found.get("ActiveState", "")
+            state = _state(snapshot, name)
             if each.name == _WAITS:
-                is_cause = is_waiting and active == "activating"
+                is_cause = is_waiting and state == "activating"
             else:
-                is_cause = active not in ("active", "reloading", "refreshing")
+                is_cause = state not in ("active", "reloading", "refreshing")
             if is_cause:
-                state = active if load == "loaded" else load
                 evidence = f"{each.where}: {each.name}={name}, and {name} is {state}"
-                yield DEPENDENCY.finding(evidence, where=each.where)
+                yield DEPENDENCY.finding(evidence, remedy=CORRECT_LINE.format(where=each.where))
+                named.add(name)
+    # All that it requires, also by RequiresMountsFor= or a link in litellm.service.requires.
+    for name in sorted(_units(snapshot, _NEEDS) - named):
+        # A unit that is only inactive would be started with the service.
+        if (state := _state(snapshot, name)) in ("failed", "masked", "not-found", "bad-setting", "error"):
+            origin = "".join(f"{each.where}: {each.assignment}: " for each in _mount_lines(snapshot, name))
+            evidence = f"{origin}{contract.SERVICE} requires {name}, and {name} is {state}"
+            remedy = f"systemctl status {name}    # repair it; then: sudo litellmctl start"
+            yield DEPENDENCY.finding(evidence, remedy=remedy)
+    for name in sorted(_units(snapshot, ("Conflicts", "ConflictedBy"))):
+        if _state(snapshot, name) in ("active", "activating"):
+            evidence = f"{name} is active, and cannot run next to {contract.SERVICE} (Conflicts=)"
+            remedy = f"sudo systemctl disable --now {name} && sudo litellmctl start    # or remove Conflicts= from it"
+            yield DEPENDENCY.finding(evidence, remedy=remedy)
+
+
+def _mount_lines(snapshot: Snapshot, unit: str) -> Iterator[UnitLine]:
+    """The lines of drop-ins that require the mount points of a mount unit."""
+    point = "/" + unit.removesuffix(".mount").replace("-", "/")
+    for each in drop_ins(snapshot):
+        if each.name == "RequiresMountsFor" and any(
+            f"{path}/".startswith(f"{point}/") for path in each.value.split()
+        ):
+            yield each
+
+
+def _state(snapshot: Snapshot, unit: str) -> str:
+    """The ActiveState of a unit, or its LoadState if it is not loaded."""
+    found = snapshot.systemctl.show(unit, "LoadState", "ActiveState")
+    load, active = found.get("LoadState", ""), found.get("ActiveState", "")
+    return active if load == "loaded" else load
+
+
+def _units(snapshot: Snapshot, properties: tuple[str, ...]) -> set[str]:
+    """The other units that properties of the service name."""
+    found = " ".join(snapshot.service.get(name, "") for name in properties)
+    # The root file system is mounted, and systemctl takes its name for an option.
+    return set(found.split()[:_MAX_UNITS]) - {*UNITS, "-.mount", "shutdown.target"}
 
 
 SETTING = Cause(
@@ -137,7 +176,9 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
         commands = [each for each in drop_ins(snapshot) if each.name in _COMMANDS and not each.value.startswith("-")]
         if commands:
             shown = "; ".join(f"{each.where}: {each.assignment}" for each in commands)
-            yield SETTING.finding(f"{shown}; {control}", where=commands[0].where)
+            error = start_error(snapshot)
+            said = f"; last error: {error}" if error else ""
+            yield SETTING.finding(f"{shown}; {control}{said}", where=commands[0].where)
             return
     lines = [each for each in drop_ins(snapshot) if each.section == "[Service]" and each.name.startswith(names)]
     if names and lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -10,12 +11,14 @@ from pathlib import Path, PurePosixPath
 from litellm_systemd import contract
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.env.variables import HIDDEN
 from litellm_systemd.errors import REINSTALL, InputError, InstallerError, MissingError, PermissionDenied
 from litellm_systemd.gateway.python_files import find_references, module_file
-from litellm_systemd.host.files import group_exists, user_exists
+from litellm_systemd.host.files import group_exists, read_names, user_exists
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_releases
+from litellm_systemd.host.sandbox import has_own_sandbox
 from litellm_systemd.host.state import Action, FileKind, FileState, Record, Verb, access_drift, describe_drift, link
 from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.releases.inventory import current_release
@@ -43,6 +46,7 @@ MANIFEST = Cause(
     "litellmctl no longer knows which files it installed, so it neither overwrites nor removes them.",
     "sudo mv {path} {path}.bad; sudo litellmctl install --take-ours",
     requires=("files-not-installed",),
+    caused_by=("host-unmounted",),
 )
 
 
@@ -82,6 +86,7 @@ RELEASE = Cause(
     " cannot be restarted.",
     REINSTALL,
     requires=("files-not-installed",),
+    caused_by=("host-unmounted",),
 )
 
 
@@ -103,6 +108,7 @@ GONE = Cause(
     "sudo litellmctl {verb}",
     fix="restores it from the copy that litellmctl keeps, or recreates the link",
     requires=("files-not-installed", "files-manifest"),
+    caused_by=("host-unmounted",),
 )
 
 
@@ -264,11 +270,25 @@ UNREADABLE = Cause(
 def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a configuration, or a folder above it or the release, that the service's user cannot read."""
     layout = snapshot.layout
+    if hidden := next(_find_hidden(snapshot), None):
+        yield hidden
+        return
     for path in dict.fromkeys(map(str, (*PurePosixPath(layout.etc).parents, *PurePosixPath(layout.current).parents))):
         found = snapshot.file(path)
         if found is not None and found.kind is FileKind.FOLDER and not is_readable(found):
             yield UNREADABLE.finding(f"{path} has {_permissions(found)}", remedy=f"sudo chmod o+x {path}")
     yield from _merge(_find_unreadable(snapshot))
+
+
+def _find_hidden(snapshot: Snapshot) -> Iterator[Finding]:
+    if has_own_sandbox(snapshot.layout):
+        return
+    for path in (snapshot.layout.config_link, *_loaded(snapshot)):
+        target = Path("/", os.path.relpath(os.path.realpath(snapshot.layout.real(path)), snapshot.layout.root))
+        if HIDDEN.match(str(target)):
+            evidence = f"{path} leads to {target}, which the sandbox of the service hides (/home, /root, /tmp)"
+            remedy = f"sudo litellmctl config use {target}    # installs a copy below {snapshot.layout.configs}"
+            yield UNREADABLE.finding(evidence, remedy=remedy)
 
 
 def _find_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
@@ -337,8 +357,8 @@ def _find_changed_access(snapshot: Snapshot) -> Iterator[Finding]:
 
 USER = Cause(
     "files-user-gone",
-    "The service's user or group does not exist: systemd cannot start the service (217/USER).",
-    "sudo systemd-sysusers {path}",
+    "The service's user or group does not exist or cannot be looked up: systemd cannot start the service (217/USER).",
+    "{remedy}",
     fix="creates the user and the group",
     requires=("files-not-installed",),
 )
@@ -353,10 +373,26 @@ def detect_files_user_gone(snapshot: Snapshot) -> Iterator[Finding]:
         for what, exists in (("user", user_exists(layout, name)), ("group", group_exists(layout, name)))
         if not exists
     ]
-    if missing:
+    databases = ["passwd" if what == "user" else "group" for what in missing]
+    if listed := [f"/etc/{each}" for each in databases if name in read_names(layout, each)]:
+        lines = _name_services(layout.real("/etc/nsswitch.conf"))
+        evidence = f"{name} is in {' and '.join(listed)}, but is not looked up there: {lines}"
+        remedy = "sudoedit /etc/nsswitch.conf    # passwd: and group: need files; then: sudo litellmctl start"
+        yield USER.finding(evidence, remedy=remedy)
+    elif missing:
         actions = (Action(Verb.CREATE_USER, name),) if snapshot.file(layout.sysusers) is not None else ()
         evidence = f"there is no {' and no '.join(missing)} {name}"
-        yield USER.finding(evidence, actions=actions, path=layout.sysusers)
+        yield USER.finding(evidence, actions=actions, remedy=f"sudo systemd-sysusers {layout.sysusers}")
+
+
+def _name_services(path: Path) -> str:
+    """The lines of nsswitch.conf(5) about users and groups, as `FILE:LINE: TEXT`; the reason if there are none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    found = [(number, line) for number, line in enumerate(lines, 1) if line.startswith(("passwd:", "group:"))]
+    return ", ".join(f"{path}:{number}: {' '.join(line.split())}" for number, line in found) or f"{path} has neither"
 
 
 OWNER = Cause(
@@ -379,11 +415,19 @@ def detect_files_owner(snapshot: Snapshot) -> Iterator[Finding]:
         found = snapshot.file(path)
         if found is None or found.kind is not FileKind.FOLDER or found.owner == user:
             continue
-        if found.owner == str(Path(f"/proc/{snapshot.service['MainPID']}").stat().st_uid):
+        if found.owner == _uid_of(snapshot.service["MainPID"]):
             evidence = f"{path} belongs to the uid {found.owner}, with which the service runs: {user} has another now"
             yield OWNER.finding(evidence, remedy="sudo litellmctl restart")
             return
         yield OWNER.finding(f"{path} belongs to {found.owner}", remedy=f"sudo chown -R {user}:{user} {path}")
+
+
+def _uid_of(pid: str) -> str:
+    """The user id of a process; empty if it has exited."""
+    try:
+        return str(Path(f"/proc/{pid}").stat().st_uid)
+    except OSError:
+        return ""
 
 
 # --- restoring files (`doctor --fix`) ---

@@ -11,6 +11,7 @@ import http.client
 import os
 import re
 import ssl
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -217,11 +218,49 @@ def detect_host_denials(snapshot: Snapshot) -> Iterator[Finding]:
         yield DENIED.finding(evidence, prefix=snapshot.layout.prefix)
 
 
+UNMOUNTED = Cause(
+    "host-unmounted",
+    "A file system of /etc/fstab is not mounted, and files of the service are on it: they seem to be missing.",
+    "sudo mount {path} && sudo litellmctl start    # if that fails: sudo blkid; journalctl -b -p err",
+    requires=("host-systemd-absent", "host-systemd-silent"),
+)
+
+
+@detects(UNMOUNTED)
+def detect_host_unmounted(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a missing file system with files of the service, while the service does not run."""
+    if snapshot.is_active:
+        return
+    layout = snapshot.layout
+    fstab = layout.real("/etc/fstab").read_text(encoding="utf-8", errors="replace")
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    folders = (layout.etc, layout.prefix, layout.state, layout.cache, layout.own_state)
+    resolved = {folder: os.path.realpath(layout.real(folder)) for folder in folders}
+    for number, point, folder in find_unmounted(fstab, mounts, resolved):
+        yield UNMOUNTED.finding(f"/etc/fstab:{number}: {point} is not mounted, and {folder} is on it", path=point)
+
+
+def find_unmounted(fstab: str, mounts: str, folders: Mapping[str, str]) -> Iterator[tuple[int, str, str]]:
+    """The mount points of fstab(5) above folders that are not mounted: line, mount point and first folder.
+
+    `mounts`: the text of /proc/self/mountinfo. `folders`: their paths, and where links lead from there.
+    """
+    mounted = {line.split()[4] for line in mounts.splitlines() if len(line.split()) > 4}
+    for number, line in enumerate(fstab.splitlines(), 1):
+        fields = line.split()
+        if len(fields) < 4 or line.lstrip().startswith("#") or "noauto" in fields[3].split(","):
+            continue
+        point = fields[1].rstrip("/")
+        below = next((each for each, path in folders.items() if Path(path).is_relative_to(point or "/")), "")
+        if point and point not in mounted and below:
+            yield number, point, below
+
+
 PYTHON = Cause(
     "host-python-gone",
     "The Python of the active release is missing, usually after a system upgrade, or cannot be executed. A running"
     " service continues but cannot be restarted.",
-    REINSTALL,
+    "{remedy}",
     requires=("files-release-gone",),
 )
 
@@ -232,7 +271,17 @@ def detect_host_python_gone(snapshot: Snapshot) -> Iterator[Finding]:
     current = current_release(snapshot.layout)
     missing = None if current is None else missing_python(snapshot.layout, current)
     if missing is not None:
-        yield PYTHON.finding(f"release {current} needs {missing}, which does not exist or cannot be executed")
+        evidence = f"release {current} needs {missing}, which does not exist or cannot be executed"
+        yield PYTHON.finding(evidence, remedy=REINSTALL)
+    elif current is not None:
+        python = snapshot.layout.real(f"{snapshot.layout.release(current)}/bin/python").resolve()
+        # `files-unreadable` reports those above the release.
+        folders = set(python.parents) - set(snapshot.layout.real(snapshot.layout.current).parents)
+        for path in (*sorted(folders), python):
+            mode = path.stat().st_mode
+            if not mode & stat.S_IXOTH:
+                evidence = f"{path} has mode {stat.S_IMODE(mode):04o}: the user litellm cannot execute {python}"
+                yield PYTHON.finding(evidence, remedy=f"sudo chmod a+x {path} && sudo litellmctl start")
 
 
 #: Seconds for a connection, and for each response on it.

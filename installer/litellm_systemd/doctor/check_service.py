@@ -46,10 +46,14 @@ SILENT = Cause(
     "service-silent",
     "The main process does not respond as it should: it hangs, a signal stopped it, or another program answers in its"
     " place. Its workers may continue to serve; the watchdog kills it after WATCHDOG_TIMEOUT seconds.",
-    "sudo systemctl restart litellm",
+    "{remedy}",
     requires=_REQUIRES,
     caused_by=("unit-overridden",),
 )
+
+
+#: The line with which systemd does not create the folder of the control socket.
+_NO_FOLDER = "RuntimeDirectory="
 
 
 @detects(SILENT)
@@ -58,18 +62,23 @@ def detect_service_silent(snapshot: Snapshot) -> Iterator[Finding]:
     try:
         is_silent = snapshot.is_active and not snapshot.runtime
     except InvalidAnswer as error:
-        yield SILENT.finding(error.message)
+        yield SILENT.finding(error.message, remedy="sudo systemctl restart litellm")
         return
     if is_silent:
         state = _state(snapshot)
         process = f"the main process {snapshot.service['MainPID']} is {state}"
         # Any cleaner of /run can remove it. The processes then serve on, but no command reaches them.
         path = f"{RUNTIME_DIRECTORY}/{CONTROL_SOCKET}"
-        is_gone = not control_socket(snapshot).exists()
+        is_gone, remedy = not control_socket(snapshot).exists(), "sudo systemctl restart litellm"
         reason = f"{path} was removed while the service runs" if is_gone else f"no response on {path}"
+        resets = [each for each in drop_ins(snapshot, empty=True) if each.assignment == _NO_FOLDER]
+        if is_gone and resets:
+            where = resets[0].where
+            reason, remedy = f"{where}: {_NO_FOLDER}: no {path}", CORRECT_LINE.format(where=where)
         is_unsure = snapshot.is_overloaded and not is_gone and not state.startswith("T")
         busy = f"; the load of this host is {os.getloadavg()[0]:.0f}" if is_unsure else ""
-        yield SILENT.finding(f"{reason}; {process}{busy}", outcome=Outcome.WARNING if is_unsure else None)
+        outcome = Outcome.WARNING if is_unsure else None
+        yield SILENT.finding(f"{reason}; {process}{busy}", outcome=outcome, remedy=remedy)
 
 
 def _state(snapshot: Snapshot) -> str:

@@ -314,6 +314,14 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
             final = Outcome.FAILED if is_early else outcome
             assignment = lines[-1].assignment if lines else f"{name}={found[:80]}"
             yield OVERRIDDEN.finding(f"{where}: {assignment}", outcome=final, remedy=remedy)
+    # With Accept=yes, or for another unit, systemd keeps the port and the service gets nothing.
+    changed = [each for each in drop_ins(snapshot, contract.SOCKET) if each.name in ("Accept", "Service")]
+    if changed and snapshot.socket.get("Triggers", contract.SERVICE) != contract.SERVICE:
+        remedy = (
+            f"Remove the line {changed[0].where}, then: sudo systemctl daemon-reload && sudo systemctl stop"
+            " litellm.socket litellm.service && sudo litellmctl start"
+        )
+        yield OVERRIDDEN.finding(f"{changed[0].where}: {changed[0].assignment}", outcome=outcome, remedy=remedy)
 
 
 def control_socket(snapshot: Snapshot) -> Path:
@@ -321,12 +329,15 @@ def control_socket(snapshot: Snapshot) -> Path:
     return snapshot.layout.real(f"{contract.RUNTIME_DIRECTORY}/{contract.CONTROL_SOCKET}")
 
 
-def drop_ins(snapshot: Snapshot, unit: str = contract.SERVICE) -> tuple[UnitLine, ...]:
-    """The assignments in the drop-ins of a unit, the last one first: it is the one that counts."""
+def drop_ins(snapshot: Snapshot, unit: str = contract.SERVICE, *, empty: bool = False) -> tuple[UnitLine, ...]:
+    """The assignments in the drop-ins of a unit, the last one first: it is the one that counts.
+
+    `empty`: also those without a value, which reset a list.
+    """
     properties = _properties(snapshot, unit)
     own = properties.get("FragmentPath", "")
     lines = tuple(read_unit_lines(snapshot.layout, properties))
-    return tuple(each for each in reversed(lines) if each.path != own and each.value)
+    return tuple(each for each in reversed(lines) if each.path != own and (each.value or empty))
 
 
 def find_line(layout: Layout, properties: Mapping[str, str], name: str) -> str:
@@ -340,7 +351,7 @@ def find_line(layout: Layout, properties: Mapping[str, str], name: str) -> str:
 
 #: Causes that keep the service from starting or make it exit; the exit itself is then a consequence.
 STARTUP_BLOCKERS = (
-    *("host-disk-full", "host-inodes", "host-read-only", "host-python-gone"),
+    *("host-disk-full", "host-inodes", "host-read-only", "host-unmounted", "host-python-gone"),
     *("files-release-gone", "release-damaged", "files-gone", "files-config-gone", "files-user-gone"),
     *("files-unreadable", "environment-file", "environment-undecryptable", "environment-unloadable"),
     *("environment-syntax", "environment-unusable", "environment-secrets", "configuration-unusable"),
@@ -445,7 +456,7 @@ def _last_error(snapshot: Snapshot, *, is_any: bool = True) -> str:
 
     `is_any`: whether an unknown error counts.
     """
-    error = _start_error(snapshot)
+    error = start_error(snapshot)
     if error is not None and not (is_any or error.is_explained):
         error = None
     settings = [f"{each.where} {each.assignment}" for each in drop_ins(snapshot)][:3]
@@ -493,7 +504,7 @@ def failed_start_times(events: tuple[Event, ...]) -> tuple[float, float]:
     return failed, end
 
 
-def _start_error(snapshot: Snapshot) -> StartError | None:
+def start_error(snapshot: Snapshot) -> StartError | None:
     """The error of a start in progress, or of the last one that failed; None if the service runs, or without one."""
     status = snapshot.service.get("StatusText", "")
     if snapshot.unit(contract.SERVICE).active == "activating" and status.startswith("starting "):
@@ -505,7 +516,7 @@ def _start_error(snapshot: Snapshot) -> StartError | None:
 
 def find_missing_module(snapshot: Snapshot) -> str:
     """The Python module for lack of which the service does not start; empty if that is not the reason."""
-    error = None if snapshot.is_active else _start_error(snapshot)
+    error = None if snapshot.is_active else start_error(snapshot)
     found = _NO_MODULE.search(error.quote) if error else None
     return found[1] if found else ""
 
@@ -532,7 +543,7 @@ START_ERROR = Cause(
 @detects(START_ERROR)
 def detect_unit_start_error(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a known error in the journal of a start that failed."""
-    error = _start_error(snapshot)
+    error = start_error(snapshot)
     if error is None or not error.is_explained:
         return
     evidence, remedy = explain(snapshot, error)
@@ -666,7 +677,8 @@ def detect_unit_killed(snapshot: Snapshot) -> Iterator[Finding]:
         remedy = "journalctl -k -n 50; sudo litellmctl start"
         if name in _CRASHES:
             remedy = "sudo litellmctl releases verify    # a damaged library crashes; so may a callback"
-        names = (*_SETTINGS_OF_SIGNALS.get(name, ()), *(() if snapshot.is_active else ("Restart",)))
+        restart = () if snapshot.is_active else ("Restart", "RestartSec")
+        names = (*_SETTINGS_OF_SIGNALS.get(name, ()), *restart)
         where = next((each.where for each in drop_ins(snapshot) if each.name in names), "")
         if where:
             evidence, remedy = f"{where}: {evidence}", CORRECT_LINE.format(where=where)

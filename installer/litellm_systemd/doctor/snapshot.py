@@ -33,6 +33,7 @@ PROPERTIES = (
     *("InactiveExitTimestamp", "StatusText", "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"),
     *("User", "DynamicUser", "NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "AmbientCapabilities"),
     *("ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp", "Job"),
+    *("Requires", "Requisite", "BindsTo", "Conflicts", "ConflictedBy", "Triggers"),
     *("StandardOutput", "StandardError", "LogNamespace", "LogLevelMax"),
     *("Environment", "EnvironmentFiles", "PassEnvironment", "UnsetEnvironment"),
     *(

@@ -7,6 +7,7 @@ traceback, a message of the runtime, or a line of systemd itself about a step th
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -72,6 +73,12 @@ KNOWN_ERRORS = (
     _of_signature("out-of-memory", "LimitAS", "LimitDATA", "LimitRSS", "MemoryMax", "MemoryHigh"),
     _of_signature("no-space", "TemporaryFileSystem", "PrivateTmp"),
     KnownError(
+        r"No usable temporary directory|File too large",
+        "The service cannot write files: a limit of their size, or its sandbox, prevents it",
+        "systemctl show litellm -p LimitFSIZE -p ReadWritePaths    # correct it in a drop-in" + _RESTART,
+        ("LimitFSIZE", "PrivateTmp", "ReadOnlyPaths", "InaccessiblePaths", "TemporaryFileSystem", "BindPaths"),
+    ),
+    KnownError(
         r"failed to map segment from shared object|cannot apply additional memory protection",
         "A library of the release cannot be executed: its file system is mounted with noexec, or a policy denies it",
         'sudo mount -o remount,exec "$(findmnt -no TARGET -T {prefix})"    # and remove noexec from /etc/fstab'
@@ -88,6 +95,12 @@ KNOWN_ERRORS = (
         "The user litellm, or the sandbox of the service, cannot read the configuration",
         "sudo litellmctl doctor --fix    # if it finds no wrong mode or owner: systemctl cat litellm",
         (*_PATHS, "User", "Group", "SupplementaryGroups"),
+    ),
+    KnownError(
+        rf"No module named '?(?:{'|'.join(sorted(sys.stdlib_module_names))})\b",
+        "The standard library of the release's Python is incomplete, or the user litellm cannot read it",
+        "sudo apt-get install --reinstall $(dpkg -l 'libpython3*' | awk '/^ii/ {{print $2}}')    # or: sudo dnf"
+        " reinstall 'python3*'; for another Python, reinstall that one; then: sudo litellmctl start",
     ),
     KnownError(
         r"No module named '?(?P<module>[\w.]+)",
@@ -157,7 +170,8 @@ KNOWN_ERRORS = (
         KnownError(
             rf"Failed at step {name.upper()}_DIRECTORY",
             f"systemd cannot create {path}: a file or a broken link has its path, or the file system is read-only",
-            f"ls -ld {path}; findmnt -T {path}    # move what is there away; then: sudo litellmctl start",
+            f"ls -ld {path}; findmnt -T {path}    # mount what a link leads to, or move what is there away; then:"
+            " sudo litellmctl start",
             (f"{name.title()}Directory", *_PATHS),
         )
         for name, path in (

@@ -245,13 +245,13 @@ def _sync_folder(folder: Path) -> None:
 
 def user_exists(layout: Layout, name: str) -> bool:
     """Whether the user database below the root has this user."""
-    return name in _names(layout, "passwd") if not layout.is_host else _known(name)
+    return name in read_names(layout, "passwd") if not layout.is_host else _known(name)
 
 
 def group_exists(layout: Layout, name: str) -> bool:
     """Whether the group database below the root has this group."""
     if not layout.is_host:
-        return name in _names(layout, "group")
+        return name in read_names(layout, "group")
     with contextlib.suppress(KeyError):
         grp.getgrnam(name)
         return True
@@ -266,8 +266,8 @@ def _known(name: str) -> bool:
     return True
 
 
-def _names(layout: Layout, database: str) -> dict[str, int]:
-    """Names and ids from an image's /etc/passwd or /etc/group, which the host's database does not have."""
+def read_names(layout: Layout, database: str) -> dict[str, int]:
+    """Names and ids in the file /etc/passwd or /etc/group below the root."""
     path = layout.real(f"/etc/{database}")
     if not path.is_file():
         return {"root": 0}
@@ -279,7 +279,7 @@ def _user_id(layout: Layout, name: str) -> int:
     if name.isdecimal():  # one without an entry: see _user_name
         return int(name)
     try:
-        return pwd.getpwnam(name).pw_uid if layout.is_host else _names(layout, "passwd")[name]
+        return pwd.getpwnam(name).pw_uid if layout.is_host else read_names(layout, "passwd")[name]
     except KeyError:
         raise InstallerError(f"there is no user {name}", "systemd-sysusers creates it.") from None
 
@@ -288,7 +288,7 @@ def _group_id(layout: Layout, name: str) -> int:
     if name.isdecimal():  # one without an entry: see _group_name
         return int(name)
     try:
-        return grp.getgrnam(name).gr_gid if layout.is_host else _names(layout, "group")[name]
+        return grp.getgrnam(name).gr_gid if layout.is_host else read_names(layout, "group")[name]
     except KeyError:
         raise InstallerError(f"there is no group {name}", "systemd-sysusers creates it.") from None
 
@@ -297,15 +297,15 @@ def _user_name(layout: Layout, number: int) -> str:
     try:
         return pwd.getpwuid(number).pw_name if layout.is_host else _by_number(layout, "passwd", number)
     except KeyError:
-        return str(number)
+        return "root" if number == 0 else str(number)  # as systemd, also if no user can be looked up
 
 
 def _group_name(layout: Layout, number: int) -> str:
     try:
         return grp.getgrgid(number).gr_name if layout.is_host else _by_number(layout, "group", number)
     except KeyError:
-        return str(number)
+        return "root" if number == 0 else str(number)
 
 
 def _by_number(layout: Layout, database: str, number: int) -> str:
-    return {value: name for name, value in _names(layout, database).items()}[number]
+    return {value: name for name, value in read_names(layout, database).items()}[number]

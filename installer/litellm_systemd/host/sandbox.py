@@ -20,7 +20,7 @@ _SHOWS_FILES = re.compile(r"^\s*(?:ProtectHome|PrivateTmp|Bind(?:ReadOnly)?Paths
 def host_findings(layout: Layout, gateway: GatewayConfig, environ: Mapping[str, str]) -> tuple[LintFinding, ...]:
     """Findings about files that the service cannot see, and profiles that it lacks."""
     hidden = tuple(hidden_file_findings(gateway, environ))
-    if _has_own_sandbox(layout):
+    if has_own_sandbox(layout):
         hidden = tuple(replace(each, severity=Severity.WARNING) for each in hidden)
     return (*hidden, *profile_findings(gateway, environ, has_profiles=own_profiles(layout)))
 
@@ -36,7 +36,7 @@ def own_profiles(layout: Layout) -> bool:
         return True
 
 
-def _has_own_sandbox(layout: Layout) -> bool:
+def has_own_sandbox(layout: Layout) -> bool:
     """Whether a drop-in changes which files the service sees."""
     with contextlib.suppress(OSError, ValueError):
         return any(_SHOWS_FILES.search(path.read_text()) for path in find_drop_ins(layout, contract.SERVICE))
