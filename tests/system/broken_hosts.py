@@ -232,7 +232,9 @@ BROKEN = {
         "mv /root/manifest.json /var/lib/litellm-systemd/",
     ),
     "interrupted change": BrokenHost(
-        f"echo '{UNFINISHED}' > /var/lib/litellm-systemd/journal", "files-unfinished", "unfinished install"
+        f"echo '{UNFINISHED}' > /var/lib/litellm-systemd/journal; touch /etc/systemd/system/litellm.service",
+        "files-unfinished",
+        "unfinished install",
     ),
     # --- environment and configuration ---
     "wrong key": BrokenHost(

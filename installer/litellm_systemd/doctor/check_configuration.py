@@ -353,6 +353,7 @@ ENVIRONMENT_STALE = Cause(
     requires=("host-systemd-absent", "host-systemd-silent", "environment-unusable"),
     # Those that judge the environment of the next start: their remedy changes it, and ends with a restart.
     caused_by=(
+        "files-unfinished",
         *("environment-syntax", "environment-unloadable", "environment-file", "environment-credentials"),
         *("environment-secrets", "port-address", "network-proxy", "aws-key", "aws-profile", "aws-role"),
         "aws-identity",
@@ -505,6 +506,7 @@ STALE = Cause(
     "sudo systemctl reload litellm",
     outcome=Outcome.WARNING,
     requires=("host-systemd-absent", "host-systemd-silent", "configuration-unusable", "service-silent"),
+    caused_by=("files-unfinished",),
 )
 
 

@@ -108,7 +108,7 @@ GONE = Cause(
     "sudo litellmctl {verb}",
     fix="restores it from the copy that litellmctl keeps, or recreates the link",
     requires=("files-not-installed", "files-manifest"),
-    caused_by=("host-unmounted",),
+    caused_by=("host-unmounted", "files-unfinished"),
 )
 
 
@@ -326,7 +326,7 @@ ACCESS = Cause(
     outcome=Outcome.WARNING,
     fix="restores the installed mode and owner",
     requires=("files-not-installed", "files-manifest"),
-    caused_by=("files-user-gone", "files-unreadable"),
+    caused_by=("files-unfinished", "files-user-gone", "files-unreadable"),
 )
 
 

@@ -277,6 +277,7 @@ OLD_RELEASE = Cause(
     "sudo litellmctl restart",
     outcome=Outcome.WARNING,
     requires=(*_REQUIRES, "files-release-gone"),
+    caused_by=("files-unfinished",),
 )
 
 

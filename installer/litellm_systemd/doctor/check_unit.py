@@ -126,7 +126,7 @@ STALE = Cause(
     outcome=Outcome.WARNING,
     fix="reloads the units (daemon-reload)",
     requires=(*_SYSTEMD, "unit-masked"),
-    caused_by=("unit-bad", "unit-line"),
+    caused_by=("files-unfinished", "unit-bad", "unit-line"),
 )
 
 
@@ -163,7 +163,7 @@ DISABLED = Cause(
     outcome=Outcome.WARNING,
     fix="enables the unit",
     requires=(*_INSTALLED, "unit-masked"),
-    caused_by=("files-gone", "unit-line"),
+    caused_by=("files-unfinished", "files-gone", "unit-line"),
 )
 
 
@@ -208,6 +208,7 @@ STANDBY = Cause(
     outcome=Outcome.WARNING,
     fix="stops the standby after its requests in flight",
     requires=(*_INSTALLED, "unit-masked"),
+    caused_by=("files-unfinished",),
 )
 
 

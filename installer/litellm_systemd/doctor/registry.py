@@ -36,6 +36,7 @@ from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind, is_edited
+from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.logs.events import read_events
 
 _MODULES = (
@@ -86,6 +87,8 @@ def _change_in_progress(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _edited_files(snapshot: Snapshot) -> Iterator[str]:
+    if read_undo_log(snapshot.layout) is not None:  # files of an interrupted change differ as well
+        return
     edited = [
         path
         for path, record in sorted(snapshot.manifest.items())
