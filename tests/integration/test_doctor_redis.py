@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import trustme
 from botocore.credentials import Credentials
-from litellm._redis_credential_provider import ElastiCacheIAMCredentialProvider
 
 from litellm_systemd.aws.client import sign_cache_token
 from litellm_systemd.commands.preflight import require_redis
@@ -278,6 +277,9 @@ def test_service_without_a_usable_redis(tmp_path: Path, redis: Redis) -> None:
 @pytest.mark.parametrize("is_serverless", [False, True])
 def test_token_of_elasticache(is_serverless: bool) -> None:
     """install and doctor log in to ElastiCache with the token that LiteLLM signs."""
+    # Not above: each worker of pytest-xdist imports this module, and LiteLLM takes seconds.
+    from litellm._redis_credential_provider import ElastiCacheIAMCredentialProvider
+
     keys = {
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLE",

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from litellm.proxy.common_utils.encrypt_decrypt_utils import _encrypt_aes_gcm, encrypt_value
-from litellm.proxy.db.master_key_migration import _SECRET_COLUMNS
 
 from litellm_systemd.commands.salt_key import require_salt_key, with_salt_key
 from litellm_systemd.commands.service_config import ServiceConfig
@@ -24,9 +22,21 @@ from tests.unit.plan_hosts import make_service
 MASTER, SALT, OTHER = (f"sk-the-{name}-key-0123456789abcdef" for name in ("master", "salt", "other"))
 
 
+# LiteLLM is not imported above: each worker of pytest-xdist imports this module, and LiteLLM takes seconds.
+
+
 def legacy(value: str, key: str) -> str:
     """A value as LiteLLM stores it by default."""
+    from litellm.proxy.common_utils.encrypt_decrypt_utils import encrypt_value
+
     return base64.urlsafe_b64encode(encrypt_value(value, key)).decode()
+
+
+def with_aes_gcm(value: str, key: str) -> str:
+    """A value as LiteLLM stores it with AES-256-GCM."""
+    from litellm.proxy.common_utils.encrypt_decrypt_utils import _encrypt_aes_gcm
+
+    return str(_encrypt_aes_gcm(value, key))
 
 
 def store(database: Database, key: str, encrypt: Callable[[str, str], str] = legacy) -> None:
@@ -69,7 +79,7 @@ def test_new_key(database: Database) -> None:
     assert chosen(database).startswith("sk-")
 
 
-@pytest.mark.parametrize("encrypt", [legacy, _encrypt_aes_gcm])
+@pytest.mark.parametrize("encrypt", [legacy, with_aes_gcm])
 def test_values_of_the_master_key_stay_readable(database: Database, encrypt: Callable[[str, str], str]) -> None:
     """If LiteLLM encrypted with the master key, that is the salt key; another salt key in `.env` is refused."""
     store(database, MASTER, encrypt)
@@ -114,6 +124,8 @@ def test_master_key_that_encrypts_is_not_replaced(database: Database) -> None:
 
 def test_columns_are_those_of_litellm() -> None:
     """Every column in which LiteLLM keeps encrypted values is read."""
+    from litellm.proxy.db.master_key_migration import _SECRET_COLUMNS
+
     known = {(each.table, each.column): each.only_rows_with_marked_ciphertexts for each in _SECRET_COLUMNS}
     ours = dict.fromkeys(stored_values.COLUMNS, False) | dict.fromkeys(stored_values.MARKED_COLUMNS, True)
     assert ours == known
