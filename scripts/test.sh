@@ -30,7 +30,8 @@ is_root() { [[ $EUID -eq 0 ]]; }
 # stage NAME COMMAND...: run the command, and record its result and its time. It runs in a subshell and not before an
 # `||`, where bash would ignore `set -e`.
 stage() {
-    local name=$1 start=$SECONDS code
+    local name=$1 start=$SECONDS code ticks
+    read -ra ticks <<<"$(processor_ticks)"
     shift
     say "$name"
     set +e
@@ -40,17 +41,27 @@ stage() {
     )
     code=$?
     set -e
-    note "$name" "$code" $((SECONDS - start))
+    note "$name" "$code" $((SECONDS - start)) "  processors $(busy_share "${ticks[@]}") % busy"
     return "$code"
 }
 
-# note NAME CODE SECONDS: add a line to the summary.
+# The ticks that the processors were busy, and all ticks, since the boot: proc_stat(5).
+processor_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8, $2 + $3 + $4 + $5 + $6 + $7 + $8 }' /proc/stat; }
+
+# busy_share BUSY ALL: the percentage of the time since then.
+busy_share() {
+    local now
+    read -ra now <<<"$(processor_ticks)"
+    echo $(((now[0] - $1) * 100 / (now[1] - $2 + 1)))
+}
+
+# note NAME CODE SECONDS [REMARK]: add a line to the summary.
 note() {
-    local state=passed remark=
+    local state=passed remark=${4:-}
     if [[ $2 -ne 0 ]]; then
         state=FAILED
     elif [[ -n $no_system && ($1 == *system\ tests || $1 == clients) ]]; then
-        remark="  tests in boxes skipped: $no_system"
+        remark+="  tests in boxes skipped: $no_system"
     fi
     summary+=("$(printf '%-28s %-7s %5d s%s' "$1" "$state" "$3" "$remark")")
 }
