@@ -19,8 +19,10 @@ from tests.integration.test_runtime_stop import Upstream, run_upstream
 
 #: The last word of a conversation is a command to this callback.
 CALLBACK = """
-import asyncio, time
+import asyncio, os, signal, sys, time
 from litellm.integrations.custom_logger import CustomLogger
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 released = asyncio.Event()
 
@@ -57,6 +59,12 @@ class Mine(CustomLogger):
             released.set()
         elif command == "break":
             break_health_checks()
+        elif command == "leave":
+            os._exit(3)
+
+    async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
+        if kwargs["messages"][-1]["content"] == "exit":
+            sys.exit("no tenant")
 
 handler = Mine()
 """
@@ -189,6 +197,31 @@ def test_repeated_short_blocks_are_reported(service: Service) -> None:
 def line_of(text: str) -> int:
     """The line of the callback that has this text."""
     return next(number for number, line in enumerate(CALLBACK.splitlines(), start=1) if text in line)
+
+
+@pytest.mark.parametrize(
+    ("command", "how"),
+    [
+        ("exit", "exited with code 1: SystemExit: no tenant ({folder}/mine.py:{line}), replaced in "),
+        ("leave", "exited with code 3 in POST /v1/chat/completions, replaced in "),
+    ],
+)
+def test_exits_are_explained(service: Service, command: str, how: str) -> None:
+    """A worker that its callback ends is replaced, and a warning names the line or the request."""
+    before = service.workers()
+    Client(service, command).finish()
+    line = service.await_log(how.format(folder=service.folder, line=line_of("sys.exit")))
+    assert line.startswith("<4>worker ")
+    service.await_workers(count=3)
+    assert len(set(before) - set(service.workers())) == 1
+
+
+def test_signal_handler_of_a_callback(service: Service) -> None:
+    """A callback that ignores SIGTERM does not keep a worker from its drain."""
+    victim = service.workers()[0]
+    os.kill(victim, signal.SIGTERM)
+    service.await_workers(without=victim)
+    service.await_log(f"(pid {victim}) exited with code 0, replaced in ")
 
 
 def test_paused_service_continues(service: Service) -> None:

@@ -258,7 +258,10 @@ class WorkerHandle:
         """How the worker ended, as a sentence, from the status of waitpid(2)."""
         if self.kill_reason:
             return f"{self} {self.kill_reason} and was killed"
-        return f"{self} {_render_outcome(status)}"
+        # A worker that waits for its next step is in no request.
+        request = render_record(self.activity.read()) if status else ""
+        cause = self.start_error if self.phase is Phase.SERVING else ""
+        return f"{self} {_render_outcome(status)}" + f" in {request}" * bool(request) + f": {cause}" * bool(cause)
 
 
 def _render_outcome(status: int) -> str:
@@ -531,9 +534,10 @@ class WorkerPool:
         self._events.unwatch(worker.channel)
         if dump := worker.activity.read_dump():
             self._journal.info(f"{worker}: {dump}")
+        reason = worker.render_exit(status)
         worker.close()
         worker.exit_status = status
-        self._on_exit(generation, worker, worker.render_exit(status), status == 0)
+        self._on_exit(generation, worker, reason, status == 0)
 
     def _read_messages(self, worker: WorkerHandle) -> None:
         for message in worker.messages():

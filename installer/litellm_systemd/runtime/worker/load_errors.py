@@ -7,6 +7,7 @@ chain of exceptions. The traceback has the rest: the loops in which LiteLLM was,
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import inspect
 import textwrap
@@ -48,10 +49,12 @@ def render_cause(error: BaseException, document: Mapping[str, Any], code: frozen
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """The exception, and those that led to it, the first cause last."""
+    """The exception, and those that led to it, the first cause last. That a task was cancelled is no cause."""
     chain: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in chain:
+        if chain and isinstance(following, asyncio.CancelledError):
+            break
         chain.append(following)
         following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
     return chain
@@ -59,7 +62,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"LiteLLM exited with code {error.code}"
+        return (
+            f"LiteLLM exited with code {error.code}" if isinstance(error.code, int) else f"SystemExit: {error.code}"
+        )
     if (problems := _validation_problems(error)) is not None:
         return problems
     text = " ".join(str(error).split()).removesuffix(" The fix is printed once the server exits.")

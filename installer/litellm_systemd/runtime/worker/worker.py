@@ -272,8 +272,7 @@ class _Worker:
         """Serve until the drain is complete."""
         loop = asyncio.get_running_loop()
         self._activity.start(loop)
-        loop.add_signal_handler(signal.SIGTERM, self._drain)
-        loop.add_signal_handler(signal.SIGQUIT, self._force_close, 0.0)
+        self._handle_signals()
         loop.add_reader(self._channel.fileno(), self._on_message)
         garbage_collection.Collector().start(loop)
         health = loop.create_task(self._report_health())
@@ -284,11 +283,18 @@ class _Worker:
             while not self._server.started and not serving.done():
                 await asyncio.sleep(_START_INTERVAL / 4)
         logging.disable(logging.NOTSET)
-        redirect_loggers(self._journal)  # again: the configuration may have added loggers
+        # Both again: the Python files of the configuration may have changed handlers and added loggers.
+        self._handle_signals()
+        redirect_loggers(self._journal)
         await serving
         health.cancel()
         self._send_refusals()
         self._channel.send(Drained(self._server.cut, self._server.drain_seconds))
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        loop.add_signal_handler(signal.SIGQUIT, self._force_close, 0.0)
 
     def _drain(self) -> None:
         suppress_cancellation_logs()
