@@ -130,7 +130,12 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "blocking-code",
         ),
         ("worker 1 (pid 70) was blocked for 6 s in POST /v1/x (a.py:1 f). Its other requests waited", "blocked"),
-        ("worker 2 (pid 71) exited with code 1, replaced in 0.4 s", "worker-killed"),
+        ("worker 2 (pid 71) was killed by SIGSEGV in POST /v1/x, replaced in 0.4 s", "worker-killed"),
+        ("worker 2 (pid 71) exited with code 1, replaced in 0.4 s", "worker-exited"),
+        (
+            "worker 2 (pid 71) exited with code 1: SystemExit: x (/etc/litellm/a.py:1), replaced in 1 s",
+            "worker-exited",
+        ),
         ("worker 1 (pid 9) cut 3 request(s) after 600 s", "requests-cut"),
         ("worker 1 (pid 9) force-closed 3 requests after 600 s of draining", "requests-cut"),
         ("a new worker can't start: no memory. Next try in 2 s", "worker-cannot-start"),
@@ -156,8 +161,27 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("LiteLLM Proxy: no such tenant (mine.py:4 async_pre_call_hook)", "callback-raised"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),
+        (
+            "LiteLLM Proxy: LiteLLM Prisma Client Exception health_check(): All connection attempts failed",
+            "database-unreachable",
+        ),
+        (
+            "LiteLLM Proxy: Error occurred during query execution: ConnectorError(ConnectorError { user_facing_error:"
+            ' None, kind: QueryError(PostgresError { code: "25006", message: "cannot execute INSERT in a read-only'
+            ' transaction", severity: "ERROR"',
+            "database-refuses",
+        ),
+        (
+            "LiteLLM Proxy: Error getting search tools from DB: The table `public.LiteLLM_SearchToolsTable` does not"
+            " exist in the current database. (P2021; Exception: Error getting search tools from DB",
+            "database-refuses",
+        ),
         ("litellm.types.router.RouterRateLimitError: No deployments available for selected model", "cooldown"),
         ("ModuleNotFoundError: No module named 'prometheus_client'", "module-missing"),
+        (
+            "LiteLLM Proxy: Failed to mark prometheus worker 45 as dead: No module named 'prometheus_client'",
+            "metrics-of-gone-worker",
+        ),
         ("Skipping guardrail 'pii': invalid configuration, proxy is starting WITHOUT it: x", "guardrail-skipped"),
         ("refused 15 requests with a wrong key and 1 request without a key, from 192.0.2.7 (16)", "client-key"),
         ("refused 1 request without a key, from 127.0.0.1 (1)", "client-key"),

@@ -481,7 +481,7 @@ def detect_journal_litellm(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 #: Known messages that say why a service is not ready, or why a worker does not start.
-_EXPLAINS = ("too-many-files", "no-space", "out-of-memory", "sandboxed", "blocked")
+_EXPLAINS = ("too-many-files", "no-space", "out-of-memory", "sandboxed", "blocked", "worker-exited")
 
 SERVICE = Cause(
     "journal-service",

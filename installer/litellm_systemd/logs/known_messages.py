@@ -82,9 +82,17 @@ _SERVICE = (
         "set a larger DRAIN_TIMEOUT in .env, then: sudo litellmctl install",
     ),
     Signature(
+        "worker-exited",
+        "service",
+        r"worker \d+ \(pid \d+\) exited with code [1-9].{0,900}replaced",
+        "Code in a worker ended its process, such as sys.exit() or os._exit() in a callback; its requests were lost",
+        "correct the line that the message names; without one, search in the Python files of the configuration:"
+        " grep -rnE '(exit|abort)\\(' /etc/litellm --include='*.py'",
+    ),
+    Signature(
         "worker-killed",
         "service",
-        r"worker \d+ \(pid \d+\) (?:was killed|.{0,99} and was killed|exited with code [1-9]|ended).{0,99}replaced",
+        r"worker \d+ \(pid \d+\) (?:was killed|.{0,300} and was killed|ended).{0,300}replaced",
         "A worker was killed, hung or crashed, and was replaced; its requests were lost",
         "check the messages before this one, and the kernel log for memory: journalctl -k",
         min_count=3,
@@ -244,9 +252,18 @@ _LITELLM = (
         "database-unreachable",
         "litellm",
         r"^the database (?:cannot|could not) be used|Can't reach database server|P1001|asyncpg\.|psycopg"
-        r"|PrismaClient\w*Error|prisma\.errors",
+        r"|PrismaClient\w*Error|prisma\.errors|Prisma Client Exception|Prisma DB reconnect|prisma-query-engine"
+        r"|kind: ConnectionError\(",
         "LiteLLM's database did not respond, or rejected the login",
         "check DATABASE_URL, that PostgreSQL runs, and the network to it",
+        min_count=3,
+    ),
+    Signature(
+        "database-refuses",
+        "litellm",
+        r"kind: QueryError\(PostgresError|SQLSTATE \w{5}|\bP202[12]\b",
+        "PostgreSQL refused a statement: it is read-only, or a table, a column or a permission is missing",
+        "find the cause: sudo litellmctl doctor",
         min_count=3,
     ),
     Signature(
@@ -260,6 +277,15 @@ _LITELLM = (
         "Redis did not respond, or refused the service: limits, cooldowns and cached responses were not shared",
         "sudo litellmctl status",
         min_count=3,
+    ),
+    # Before the next one: the worker of a damaged release lacks the package of the metrics as well.
+    Signature(
+        "metrics-of-gone-worker",
+        "litellm",
+        r"Failed to (?:mark prometheus worker|delete stale prometheus file)",
+        "LiteLLM could not remove the metrics of a worker that has exited",
+        "nothing to do",
+        min_count=0,
     ),
     Signature(
         "module-missing",
@@ -562,8 +588,8 @@ _PROVIDERS = (
         "provider-model",
         "upstream",
         r"litellm\.NotFoundError|model_not_found",
-        "The provider does not have the model",
-        "correct the model in the configuration",
+        "The provider does not have the model, or nothing at that address",
+        "correct the model, or its api_base, in the configuration",
     ),
     Signature(
         "provider-timeout",
