@@ -85,6 +85,21 @@ BROKEN = (
     Broken(
         "database", "database-refused", "has no database missing_", "createdb", replace=("/litellm_", "/missing_")
     ),
+    Broken(
+        "read-only",
+        "database-refused",
+        " is read-only (default_transaction_read_only)",
+        "RESET default_transaction_read_only",
+        damage="ALTER ROLE litellm SET default_transaction_read_only = on",
+        undo="ALTER ROLE litellm RESET default_transaction_read_only",
+    ),
+    Broken(
+        "tables of another",
+        "database-refused",
+        "the user litellm may not use 1 table of LiteLLM, such as LiteLLM_TeamTable, which belongs to postgres",
+        "OWNER TO %I",
+        damage='ALTER TABLE "LiteLLM_TeamTable" OWNER TO postgres',
+    ),
     Broken("TLS", "database-refused", "offers no TLS", "Turn on ssl", replace=("", "?sslmode=require")),
     Broken("port", "database-down", "no PostgreSQL listens on 127.0.0.1:1", "Start it", replace=(":PORT/", ":1/")),
     Broken(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from litellm_systemd.env.database import COMPOSE_HINT, OWN_NAME, SOCKET_FOLDER, 
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.env.urls import is_compose_name
 from litellm_systemd.errors import DatabaseDown, DatabaseError, DatabaseFull
+from litellm_systemd.report.report import render_count
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -37,7 +39,8 @@ _CAUSES = (
     (
         r"password authentication failed|no password supplied",
         "PostgreSQL at {address} refuses the password of the user {user}",
-        "Correct the password, percent-encoded. To set a new one: sudo -u postgres psql -c '\\password {user}'",
+        "Correct the password, percent-encoded. To set a new one: sudo -u postgres psql -c '\\password {user}'. If it"
+        " has expired: sudo -u postgres psql -c \"ALTER ROLE {user} VALID UNTIL 'infinity'\"",
     ),
     (
         r"(?:Peer|Ident) authentication failed",
@@ -99,6 +102,21 @@ _KINDS = {
 }
 
 
+#: Tables of LiteLLM that the user may not read or change, with their owner.
+_DENIED = """
+SELECT relname, pg_get_userbyid(relowner) FROM pg_class
+  WHERE relnamespace = to_regnamespace(%(schema)s) AND relkind = 'r' AND relname LIKE 'LiteLLM\\_%%' AND NOT (
+    has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
+    AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
+  ORDER BY 1
+"""
+#: The statement whose result gives the tables to the user, as after a restore by another one.
+_OWN = (
+    "SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, '{}') FROM pg_class"
+    " WHERE relkind = 'r' AND relnamespace = '{}'::regnamespace"
+)
+
+
 def require_database(database: Database, position: str) -> None:
     """Check that LiteLLM can use the database: that it accepts the login, and that its tables can be created.
 
@@ -115,14 +133,29 @@ def require_database(database: Database, position: str) -> None:
         try:
             row = connection.execute(
                 "SELECT pg_is_in_recovery(), current_schema, has_schema_privilege(current_schema, 'CREATE'),"
-                " to_regclass('_prisma_migrations') IS NOT NULL"
+                " to_regclass('_prisma_migrations') IS NOT NULL, current_setting('transaction_read_only')"
             ).fetchone()
+            denied = connection.execute(_DENIED, {"schema": database.schema}).fetchall()
         except Error as error:
             raise _explain(database, position, str(error)) from None
-    in_recovery, schema, may_create, has_tables = row or (False, None, True, True)
+    in_recovery, schema, may_create, has_tables, read_only = row or (False, None, True, True, "off")
     if in_recovery:
         raise DatabaseError(
             f"{position}: {database.address} is a read-only replica", "Connect to the primary server."
+        )
+    if read_only == "on":
+        raise DatabaseError(
+            f"{position}: each transaction in the database {database.name} is read-only"
+            " (default_transaction_read_only)",
+            f"sudo -u postgres psql -c 'ALTER DATABASE \"{database.name}\" RESET default_transaction_read_only'; if"
+            " the role or the server has it: ALTER ROLE, ALTER SYSTEM",
+        )
+    if denied:
+        raise DatabaseError(
+            f"{position}: the user {database.user} may not use {render_count(len(denied), 'table')} of LiteLLM,"
+            f" such as {denied[0][0]}, which belongs to {denied[0][1]}",
+            f"echo {shlex.quote(_OWN.format(database.user, database.schema))}' \\gexec' | sudo -u postgres psql"
+            f" {database.name}",
         )
     if not has_tables and not (schema and may_create):
         raise DatabaseError(
