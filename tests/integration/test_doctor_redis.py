@@ -86,6 +86,23 @@ def evict(server: Redis) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def run_script(server: Redis) -> Iterator[None]:
+    """Let it run a script that does not end."""
+    server.execute("CONFIG", "SET", "lua-time-limit", "50")
+
+    def run() -> None:
+        with pytest.raises(AssertionError, match="killed"):
+            server.execute("EVAL", "while true do end", "0")
+
+    runner = threading.Thread(target=run)
+    runner.start()
+    time.sleep(0.5)
+    yield
+    server.execute("SCRIPT", "KILL")
+    runner.join()
+
+
 @dataclass(frozen=True)
 class Broken:
     """How a server is started, what is done to it, which variables differ, and the finding.
@@ -143,6 +160,14 @@ BROKEN = (
         environment={"REDIS_USERNAME": "reader", "REDIS_PASSWORD": "x"},
         variable="REDIS_USERNAME",
     ),
+    Broken(
+        "command",
+        "refused",
+        "lacks a command that LiteLLM needs: unknown command 'EVAL'",
+        "rename-command",
+        settings=('rename-command EVAL ""',),
+    ),
+    Broken("script", "other", "answers nothing while it runs a script", "SCRIPT KILL", damage=run_script),
     Broken(
         "database",
         "refused",
@@ -269,6 +294,20 @@ def test_healthy_with_tls(certificate: tuple[TlsFiles, Path], tmp_path: Path) ->
         assert (found.cause.id, "not valid for 'localhost'" in found.evidence) == ("redis-tls", True)
 
 
+def test_evictions_that_are_over(tmp_path: Path) -> None:
+    """A Redis that has evicted keys and has room again is no finding."""
+    reason = why_no_redis()
+    if reason is not None:
+        refuse(reason)
+    with Redis(settings=("enable-debug-command yes", "maxmemory 4mb", "maxmemory-policy allkeys-lru")) as running:
+        with evict(running):
+            (found,) = find(tmp_path, running.variables())
+        assert found.cause.id == "redis-memory"
+        running.execute("FLUSHALL")
+        running.execute("CONFIG", "SET", "maxmemory", "64mb")
+        assert find(tmp_path, running.variables()) == []
+
+
 def test_service_without_a_usable_redis(tmp_path: Path, redis: Redis) -> None:
     """A service that cannot use a Redis that answers is a finding, once it had the time to connect again."""
     assert find_unused(check_redis.detect_redis_unused, tmp_path, {**BASE, **redis.variables()}, "redis") == [0, 1]
@@ -320,9 +359,26 @@ class Flood(Trickle):
     first, more, pause = b"$1000000000\r\n", bytes(2**16), 0.0
 
 
+class Elements(Flood):
+    """Answers with a list of a thousand million elements."""
+
+    first, more = b"*1000000000\r\n", b"$999\r\n" + bytes(999) + b"\r\n"
+
+
+class Nested(Flood):
+    """Answers with a list of a list of a list, and so on."""
+
+    first, more = b"*1\r\n", b"*1\r\n" * 2**14
+
+
 @pytest.mark.parametrize(
     ("handler", "kind", "error"),
-    [(Trickle, "unreachable", "does not answer"), (Flood, "other", "answers with more than 1 MiB")],
+    [
+        (Trickle, "unreachable", "does not answer"),
+        (Flood, "other", "answers with more than 1 MiB"),
+        (Elements, "other", "answers with more than 1 MiB"),
+        (Nested, "other", "answers with more than 1 MiB"),
+    ],
 )
 def test_endless_answer(monkeypatch: pytest.MonkeyPatch, handler: type[Trickle], kind: str, error: str) -> None:
     """A server that does not complete an answer cannot be used: install and doctor neither wait nor keep it all."""

@@ -12,7 +12,7 @@ import yaml
 from litellm_systemd.env.redis import Redis, find_redis, parse_url
 from litellm_systemd.env.settings import Settings, build_settings, parse_dotenv
 from litellm_systemd.errors import InputError
-from litellm_systemd.gateway.config import read_config
+from litellm_systemd.gateway.config import parse_config, read_config
 from litellm_systemd.gateway.redis_settings import find_used_redis
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.install.render import render_service
@@ -40,6 +40,8 @@ def settings(env: str) -> Settings:
         "rediss://user:pass@cache.example?ssl_ca_certs=/etc/ca.pem&db=4",
         "rediss://cache.example/?ssl_cert_reqs=none&ssl_check_hostname=false",
         "redis://[::1]:6380",
+        "redis://cache.example:6380/3?client_name=me@here",
+        "redis://[::1]:6380?client_name=me@here",
         "unix://:pw@/run/redis/redis.sock?db=2",
     ],
 )
@@ -127,6 +129,17 @@ def test_refused(env: str, message: str, remedy: str) -> None:
     assert refused.value.message.startswith(f".env:{line}: ")
     assert remedy in refused.value.hint
     assert "secret" not in refused.value.render()
+
+
+def test_login_in_a_node_of_the_configuration() -> None:
+    """A cluster that the configuration describes wrongly is refused with the keys of the configuration."""
+    params = "{type: redis, startup_nodes: [{host: h, port: 1, password: x}]}"
+    text = f"litellm_settings: {{cache: true, cache_params: {params}}}"
+    with pytest.raises(InputError) as refused:
+        find_used_redis(parse_config(f"{MODELS}{text}\n", "config.yaml"), ENVIRON)
+    place = "config.yaml: litellm_settings.cache_params: startup_nodes"
+    assert refused.value.message == f"{place} has password in a node, with which LiteLLM does not start"
+    assert refused.value.hint == "Write host and port alone, and the login as username and password."
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,18 @@ _FAILURES = (
         "Free disk space on its host. A Redis for LiteLLM alone need not save: CONFIG SET save ''",
     ),
     _failure(
+        "refused",
+        r"unknown command",
+        "Redis at {address} lacks a command that LiteLLM needs: {text}",
+        "Remove the rename-command of it from its redis.conf, and restart it.",
+    ),
+    _failure(
+        "other",
+        r"BUSY Redis is busy",
+        "Redis at {address} answers nothing while it runs a script: {text}",
+        "End the script on its host: redis-cli SCRIPT KILL",
+    ),
+    _failure(
         "tls",
         r"certificate|CERTIFICATE_VERIFY_FAILED|Hostname mismatch|IP address mismatch",
         "the TLS certificate of Redis at {address} is not accepted: {text}",
@@ -216,12 +228,15 @@ def _observe(redis: Redis, values: Mapping[str, str]) -> RedisHealth:
                 return _explain(redis, "Timeout")
     except InstallerError as error:
         return RedisHealth(error.message, error.hint, "refused")
+    except RecursionError:
+        return _explain(redis, _TOO_LONG)
     except (LibraryError, OSError, ValueError) as error:
         return _explain(redis, str(error))
 
 
 def _connect(redis: Redis, values: Mapping[str, str]) -> Client:
     """A client as LiteLLM makes one, which does not try again."""
+    from redis._parsers import _RESP2Parser
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
@@ -250,6 +265,10 @@ def _connect(redis: Redis, values: Mapping[str, str]) -> Client:
     kind: Any = client.connection_pool.connection_class
 
     class Connection(kind):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            # In Python, it reads one element after the other: hiredis allocates as many as the server announces.
+            super().__init__(**{**options, "parser_class": _RESP2Parser})
+
         def _connect(self) -> Any:
             return _LimitedSocket(super()._connect())
 

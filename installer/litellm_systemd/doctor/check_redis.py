@@ -114,8 +114,8 @@ _CONNECTED = (*_REQUIRES, *(each.cause.id for each in (DOWN, UNREACHABLE, REFUSE
 
 MEMORY = Cause(
     "redis-memory",
-    "Redis is nearly full, or has evicted keys to make room. Among these may be counters: a limit then starts again"
-    " at zero. With maxmemory-policy noeviction, Redis refuses writes when it is full.",
+    "Redis is nearly full. It evicts keys to make room, and among these may be counters: a limit then starts again at"
+    " zero. With maxmemory-policy noeviction, it refuses writes when it is full.",
     "Raise its maxmemory, or of ElastiCache the node type. How much it needs: docs/redis.md",
     Outcome.WARNING,
     requires=(*_CONNECTED, "redis-full", "redis-other"),
@@ -130,7 +130,8 @@ def detect_redis_memory(snapshot: Snapshot) -> Iterator[Finding | str]:
         return
     evicted = f"{render_count(health.evicted, 'key')} evicted since its start" if health.evicted else ""
     used = f"{health.used / 2**20:.1f} of {health.limit / 2**20:.1f} MiB in use" if health.limit else ""
-    if health.evicted or (health.limit and health.used > _NEARLY_FULL * health.limit):
+    # That it has evicted keys says nothing of when. One that still does is nearly full.
+    if health.limit and health.used > _NEARLY_FULL * health.limit:
         yield MEMORY.finding(f"{', '.join(filter(None, (used, evicted)))} (maxmemory-policy {health.policy})")
     elif health.version:
         yield f"Redis {health.version}, {used or 'no limit of memory'}"

@@ -9,6 +9,9 @@ from litellm_systemd.errors import InputError
 #: How to write a password in a URL.
 ENCODE = "Percent-encode it: @ is %40, # is %23, / is %2F, ? is %3F, : is %3A, % is %25, a space is %20."
 
+#: A host with a port, and a query that may have an @ in it. Without its name=, it would be the rest of a password.
+_WITH_QUERY = re.compile(r"(?:\[[^]@/]*\]|[^:@/?]*):\d{1,5}(?:/[^?@]*)?\?\w+=.*", re.DOTALL)
+
 
 def split_login(rest: str, position: str, remedy: str) -> tuple[str, str]:
     """The user with the password, and what follows the @, which must be the only one.
@@ -22,7 +25,8 @@ def split_login(rest: str, position: str, remedy: str) -> tuple[str, str]:
         InputError: a character in it has such a meaning, and is not percent-encoded.
     """
     authority = re.split(r"[/?]", rest, maxsplit=1)[0]
-    if "@" in rest and "@" not in authority and ":" in authority:  # a slash or question mark in the password
+    has_query = _WITH_QUERY.fullmatch(rest)
+    if "@" in rest and "@" not in authority and ":" in authority and not has_query:  # a / or ? in the password
         authority = rest
     login, _, location = authority.rpartition("@")
     location += rest[len(authority) :]

@@ -8,6 +8,7 @@ counts in each process until the next start, without a word in the journal. With
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -130,9 +131,20 @@ def _of_file(config: GatewayConfig, environ: Mapping[str, str], *, with_router: 
     for place, params in given.items():
         own = _as_variables(params if isinstance(params, Mapping) else {}, environ)
         if names_redis(own):
-            found = find_redis({**_without_target(values, own), **own}, partial(_first, f"{config.source}: {place}"))
+            try:
+                found = find_redis(
+                    {**_without_target(values, own), **own}, partial(_first, f"{config.source}: {place}")
+                )
+            except InputError as error:
+                raise InputError(_with_keys(error.message), _with_keys(error.hint)) from None
             if found is not None:
                 yield found[0], place
+
+
+def _with_keys(text: str) -> str:
+    """A message about variables, with the keys that have their values in a configuration."""
+    text = text.replace(REDIS_CLUSTER_NODES.name, "startup_nodes")
+    return re.sub(r"\bREDIS_([A-Z_]+)", lambda name: name[1].lower(), text)
 
 
 def _first(position: str, _name: str) -> str:
