@@ -193,6 +193,14 @@ def start_services(box: Box) -> None:
     box.run(("systemd-run", "--unit=redis", *environment, *run))
 
 
+def run_standby(box: Box) -> None:
+    box.run(("systemd-run", "--quiet", f"--unit={STANDBY}", "/bin/sleep", "infinity"))
+
+
+def await_standby_end(box: Box) -> None:
+    box.wait_until(lambda: box.show(STANDBY, "ActiveState")["ActiveState"] == "inactive", 60, "the standby stops")
+
+
 def test_user_data_of_the_fleet(make_box: MakeBox, database_image: Image, tmp_path: Path) -> None:
     """An instance of the fleet serves with the keys, the database and the Redis of all others, stores none of their
     secrets, and is drained before its group terminates it. If the archive is a wrong one, the instance is given up.
@@ -239,10 +247,13 @@ def test_user_data_of_the_fleet(make_box: MakeBox, database_image: Image, tmp_pa
     assert calls()[2:] == [f"{hook} CONTINUE"]
 
     # The group terminates the instance: the drain begins, and the hook is completed when it waits. A standby that a
-    # restart has left stops as well.
-    box.run(("systemd-run", "--quiet", f"--unit={STANDBY}", "/bin/sleep", "infinity"))
+    # restart has left stops as well, and one that it starts after the drain.
+    run_standby(box)
     control_fakes(box, "metadata", target_state="Terminated")
     box.wait_until(lambda: state(box)["ActiveState"] == "inactive", 120, "the service is drained")
+    await_standby_end(box)
+    run_standby(box)
+    await_standby_end(box)
     assert control_fakes(box, "hooks", waiting=["gateway:drain"]) == []
     box.wait_until(
         lambda: control_fakes(box, "hooks") == [f"gateway:drain {INSTANCE} CONTINUE"], 60, "the hook is completed"
@@ -250,4 +261,3 @@ def test_user_data_of_the_fleet(make_box: MakeBox, database_image: Image, tmp_pa
     unit = "litellm-lifecycle@gateway:drain.service"
     box.wait_until(lambda: box.show(unit, "ActiveState")["ActiveState"] == "inactive", 60, "the unit ends")
     assert box.show(unit, "Result")["Result"] == "success"
-    assert box.show(STANDBY, "ActiveState")["ActiveState"] == "inactive"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.errors import Unavailable
 from litellm_systemd.host import systemctl
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.instances import temporary_unit
@@ -113,3 +114,27 @@ def test_restart_with_little_memory(
     restart_without_pause(layout, systemctl.Systemctl(Layout()), said.append)
     assert [line.partition(": ")[2] for line in said] == [f"a plain restart, during which {meanwhile}"]
     assert calls[-1] == ("restart", "litellm.service")
+
+
+@pytest.mark.parametrize(
+    ("moment", "last"),
+    [("daemon-reload", ["daemon-reload"]), ("start", ["start", "litellm-standby.service"])],
+)
+def test_stop_during_a_restart(layout: Layout, monkeypatch: pytest.MonkeyPatch, moment: str, last: list[str]) -> None:
+    """A service that another command stops during a restart, such as a lifecycle hook, stays stopped."""
+    monkeypatch.setattr(temporary_unit, "_LEAST_MEMORY", 0)
+    states, changes = {"litellm.service": "active"}, []
+
+    def run(argv: tuple[str, ...], **_options: Any) -> subprocess.CompletedProcess[str]:
+        verb, *arguments = argv[2:]
+        if verb != "show":
+            changes.append([verb, *arguments])
+        if verb == moment:
+            states["litellm.service"] = "inactive"
+        found = f"ActiveState={states.get(arguments[0], 'inactive') if arguments else ''}\nMainPID=0\nJob=0\n"
+        return subprocess.CompletedProcess(argv, 0, stdout=found, stderr="")
+
+    monkeypatch.setattr(systemctl, "run", run)
+    with pytest.raises(Unavailable, match="another command has stopped"):
+        restart_without_pause(layout, systemctl.Systemctl(Layout()))
+    assert changes[-1] == last

@@ -45,13 +45,18 @@ def drain_for_hook(
         time.sleep(interval)
         target = read_target(environ)
     say(f"{hook.group} terminates {target.instance}: draining")
-    # The standby of a restart serves on the same socket, also after the service has failed.
-    for unit in (contract.SOCKET, contract.SERVICE, contract.STANDBY):
-        systemctl.stop(unit)
+    _stop_all(systemctl)
     say(f"drained: completing the lifecycle hook {hook.name}")
     while not complete_hook(hook, target, environ):
         time.sleep(interval)
+        _stop_all(systemctl)  # a restart or an install that ran meanwhile may have started one of them
     return Report(f"{target.instance} is drained, and the lifecycle hook {hook.name} of {hook.group} is completed")
+
+
+def _stop_all(systemctl: Systemctl) -> None:
+    # The standby of a restart serves on the same socket, also after the service has failed.
+    for unit in (contract.SOCKET, contract.SERVICE, contract.STANDBY):
+        systemctl.stop(unit)
 
 
 def observe_variables(layout: Layout) -> Mapping[str, str]:

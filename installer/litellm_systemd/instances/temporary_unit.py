@@ -141,6 +141,7 @@ def restart_without_pause(
         return
     else:
         _start_standby(layout, systemctl, say, is_there=standby not in ("inactive", "failed"))
+        _require_no_stop(systemctl)
     text = f"restarting {contract.SERVICE} while {contract.STANDBY} serves"
     say(Step(text, partial(systemctl.status_text, contract.SERVICE)))
     try:
@@ -159,6 +160,19 @@ def _leaves(layout: Layout) -> bool:
     with suppress(InvalidAnswer):
         return bool(ask_service().get("deregistration_delay"))
     return False
+
+
+def _require_no_stop(systemctl: Systemctl) -> None:
+    """Check that no other command has stopped the service, which was running: a start would undo that.
+
+    Raises:
+        Unavailable: one has, such as the lifecycle hook of an Auto Scaling group.
+    """
+    # A service that fails is inactive for a moment, with the job of the next start.
+    if systemctl.job_state(contract.SERVICE) == ("inactive", False):
+        raise Unavailable(
+            f"another command has stopped {contract.SERVICE} meanwhile", "To start it, run: sudo litellmctl start"
+        )
 
 
 def is_left_over(systemctl: Systemctl) -> bool:
@@ -198,6 +212,7 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
     systemctl.daemon_reload()
     say(Step(f"starting {contract.STANDBY} next to the running service", status))
     try:
+        _require_no_stop(systemctl)
         systemctl.start(contract.STANDBY)
     except InstallerError as error:
         if systemctl.unit_state(contract.STANDBY).active in ("inactive", "failed"):
