@@ -131,11 +131,13 @@ def test_first_curls_of_the_workshop(idle_box: Box) -> None:
 def test_disabled_service_stays_off(installed_box: Box) -> None:
     """`litellmctl disable` keeps service and socket off at the next boot, and `enable` enables both again.
 
-    An enabled service runs after a reboot.
+    A reload of a service that does not run says how to start it. An enabled service runs after a reboot.
     """
     ctl(installed_box, "disable")
     installed_box.reboot()
     assert installed_box.systemctl("is-active", "litellm", "litellm.socket", check=False) == "inactive\ninactive"
+    done = installed_box.run(("/usr/local/bin/litellmctl", "reload"), check=False)
+    assert (done.returncode, "To start it, run: sudo litellmctl start" in done.stderr) == (69, True)
     ctl(installed_box, "enable")
     installed_box.reboot()
     assert installed_box.systemctl("is-active", "litellm", "litellm.socket") == "active\nactive"

@@ -17,6 +17,7 @@ from litellm_systemd.commands.configs import switch_config
 from litellm_systemd.commands.init import find_invoker
 from litellm_systemd.commands.resolve import Request
 from litellm_systemd.commands.service_config import ServiceConfig, resolve_service
+from litellm_systemd.commands.status import require_running
 from litellm_systemd.database.steps import require_migrated
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.env.variables import (
@@ -69,6 +70,8 @@ def act(verb: str, request: Request, say: Say = lambda _line: None) -> Report:
     require_installed(systemctl)
     if verb == "drain":
         _require_load_balancer(layout)
+    if verb == "reload":
+        require_running(layout)
     was_stopped = verb == "drain" and systemctl.unit_state(contract.SERVICE).active == "inactive"
     if request.config or verb == "restart" or read_undo_log(layout) is not None or is_left_over(systemctl):
         with changing(layout, verb, say, wait=True) as executor:
