@@ -187,8 +187,11 @@ def test_units_that_prevent_the_start(tmp_path: Path) -> None:
     assert found.evidence == "litellm.service requires x.service, and x.service is masked"
     # systemd would start it with the service.
     assert find(detect_unit_dependency, Stopped(tmp_path, "", needs, x_service="inactive")) == []
-    (found,) = find(detect_unit_dependency, Stopped(tmp_path, "", {"ConflictedBy": "other.service"}))
+    excluded = {"ConflictedBy": "other.service", "UnitFileState": "enabled"}
+    (found,) = find(detect_unit_dependency, Stopped(tmp_path, "", excluded))
     assert found.evidence.startswith("other.service is active, and cannot run next to litellm.service")
+    # It was replaced by the other one.
+    assert find(detect_unit_dependency, Stopped(tmp_path, "", {**excluded, "UnitFileState": "disabled"})) == []
 
 
 def test_no_folder_for_the_control_socket(tmp_path: Path) -> None:

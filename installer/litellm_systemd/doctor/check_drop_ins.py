@@ -80,7 +80,9 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
             evidence = f"{origin}{contract.SERVICE} requires {name}, and {name} is {state}"
             remedy = f"systemctl status {name}    # repair it; then: sudo litellmctl start"
             yield DEPENDENCY.finding(evidence, remedy=remedy)
-    for name in sorted(_units(snapshot, ("Conflicts", "ConflictedBy"))):
+    # A service that was stopped and disabled may have been replaced by the other one.
+    is_wanted = snapshot.unit(contract.SERVICE).is_enabled
+    for name in sorted(_units(snapshot, ("Conflicts", "ConflictedBy"))) if is_wanted else ():
         if _state(snapshot, name) in ("active", "activating"):
             evidence = f"{name} is active, and cannot run next to {contract.SERVICE} (Conflicts=)"
             remedy = f"sudo systemctl disable --now {name} && sudo litellmctl start    # or remove Conflicts= from it"

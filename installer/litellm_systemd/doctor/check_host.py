@@ -229,10 +229,11 @@ UNMOUNTED = Cause(
 @detects(UNMOUNTED)
 def detect_host_unmounted(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a missing file system with files of the service, while the service does not run."""
-    if snapshot.is_active:
-        return
     layout = snapshot.layout
-    fstab = layout.real("/etc/fstab").read_text(encoding="utf-8", errors="replace")
+    path = layout.real("/etc/fstab")
+    if snapshot.is_active or not path.exists():
+        return
+    fstab = path.read_text(encoding="utf-8", errors="replace")
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     folders = (layout.etc, layout.prefix, layout.state, layout.cache, layout.own_state)
     resolved = {folder: os.path.realpath(layout.real(folder)) for folder in folders}
