@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import struct
 import threading
 import time
 from datetime import date, datetime, timedelta, timezone
@@ -57,6 +58,7 @@ from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import parse_dotenv
 from litellm_systemd.gateway.config_types import LintFinding, Place, Severity
+from litellm_systemd.host.acl import judge_acl
 from litellm_systemd.host.effective import listen_addresses, read_environ
 from litellm_systemd.host.journald import judge_silence
 from litellm_systemd.host.layout import Layout
@@ -210,6 +212,23 @@ def test_denials() -> None:
 def test_is_readable(mode: int, owner: str, group: str, kind: FileKind, readable: bool) -> None:
     """Whether the service's user may read a file or traverse a folder is decided as the kernel does."""
     assert is_readable(FileState("/x", b"", mode, owner, group, kind)) is readable
+
+
+@pytest.mark.parametrize(
+    ("entries", "group", "allowed"),
+    [
+        (((0x02, 0, 7), (0x04, 4, 0), (0x10, 4, 0), (0x20, 0, 0)), 7, False),  # setfacl -m u:litellm:---
+        (((0x02, 4, 7), (0x04, 0, 0), (0x10, 4, 0), (0x20, 0, 0)), 0, True),  # setfacl -m u:litellm:r
+        (((0x02, 4, 7), (0x04, 4, 0), (0x10, 0, 0), (0x20, 4, 0)), 7, False),  # chmod g-r
+        (((0x02, 4, 8), (0x04, 4, 0), (0x10, 4, 0), (0x20, 0, 0)), 7, True),  # setfacl -m u:other:r
+        (((0x04, 4, 0), (0x08, 4, 7), (0x10, 4, 0), (0x20, 0, 0)), 0, True),  # setfacl -m g:litellm:r
+        (((0x02, 4, 8), (0x04, 4, 0), (0x10, 4, 0), (0x20, 0, 0)), 0, False),
+    ],
+)
+def test_access_control_list(entries: tuple[tuple[int, int, int], ...], group: int, allowed: bool) -> None:
+    """An entry for the user counts before those for groups, within the mask; the mode does not show that (acl(5))."""
+    acl = b"\2\0\0\0" + b"".join(struct.pack("<HHI", *each) for each in ((0x01, 6, 0), *entries))
+    assert judge_acl(acl, 0o4, (7, 7), (0, group)) == allowed
 
 
 def test_is_open() -> None:

@@ -14,6 +14,7 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.variables import HIDDEN
 from litellm_systemd.errors import REINSTALL, InputError, InstallerError, MissingError, PermissionDenied
 from litellm_systemd.gateway.python_files import find_references, module_file
+from litellm_systemd.host.acl import is_allowed
 from litellm_systemd.host.files import group_exists, read_names, user_exists
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
@@ -275,7 +276,7 @@ def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
         return
     for path in dict.fromkeys(map(str, (*PurePosixPath(layout.etc).parents, *PurePosixPath(layout.current).parents))):
         found = snapshot.file(path)
-        if found is not None and found.kind is FileKind.FOLDER and not is_readable(found):
+        if found is not None and found.kind is FileKind.FOLDER and not _can_read(snapshot, found):
             yield UNREADABLE.finding(f"{path} has {_permissions(found)}", remedy=f"sudo chmod o+x {path}")
     yield from _merge(_find_unreadable(snapshot))
 
@@ -294,13 +295,25 @@ def _find_hidden(snapshot: Snapshot) -> Iterator[Finding]:
 def _find_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
     for path in _config_paths(snapshot):
         found = snapshot.file(path)
-        if found is not None and found.kind is not FileKind.LINK and not is_readable(found):
+        if found is None or found.kind is FileKind.LINK or _can_read(snapshot, found):
+            continue
+        if is_readable(found):
+            evidence = f"{path} has {_permissions(found)}, and an access control list that excludes litellm"
+            yield UNREADABLE.finding(evidence, remedy=f"sudo setfacl --remove-all {path} && sudo litellmctl start")
+        else:
             record = snapshot.records.get(path)
             evidence = f"{path} has {_permissions(found)}"
             actions = () if record is None else restore_permissions(found, record.mode, record.owner, record.group)
             x = "x" if found.kind is FileKind.FOLDER else ""
             remedy = f"sudo chgrp {contract.SERVICE_USER} {path} && sudo chmod g+r{x} {path}"
             yield UNREADABLE.finding(evidence, actions=actions, remedy=remedy)
+
+
+def _can_read(snapshot: Snapshot, found: FileState) -> bool:
+    """Whether the user of the service may read a file or traverse a folder, by its access control list or mode."""
+    need = 0o1 if found.kind is FileKind.FOLDER else 0o4
+    allowed = is_allowed(snapshot.layout.real(found.path), contract.SERVICE_USER, need)
+    return is_readable(found) if allowed is None else allowed
 
 
 def _config_paths(snapshot: Snapshot) -> tuple[str, ...]:
