@@ -90,6 +90,16 @@ def test_a_proxy_that_refuses(tmp_path: Path, answer: bytes, evidence: str) -> N
     assert "hidden" not in diagnosis.causes[0].evidence + diagnosis.causes[0].remedy
 
 
+def test_a_proxy_without_tls(tmp_path: Path) -> None:
+    """A proxy whose URL begins with https, although it speaks plain HTTP, is the cause."""
+    with listener(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        diagnosis = diagnose(tmp_path, {**BASE, **pair(), "HTTPS_PROXY": f"https://127.0.0.1:{port}"})
+    assert causes(diagnosis) == ["network-proxy"]
+    assert f"127.0.0.1:{port}" in diagnosis.causes[0].evidence
+    assert "it does not use TLS, but its URL begins with https" in diagnosis.causes[0].evidence
+    assert ".env:" in diagnosis.causes[0].evidence
+
+
 def test_an_endpoint_that_never_speaks(tmp_path: Path) -> None:
     """Endpoints that accept connections and send nothing are unreachable; two of them are one finding."""
     with create_server(("127.0.0.1", 0)) as first, create_server(("127.0.0.1", 0)) as second:
@@ -100,7 +110,7 @@ def test_an_endpoint_that_never_speaks(tmp_path: Path) -> None:
         environment = {**BASE, **pair(), "AWS_BEDROCK_RUNTIME_ENDPOINT": urls[0]}
         diagnosis = diagnose(tmp_path, environment, config)
     assert causes(diagnosis) == ["network-unreachable"]
-    assert "127.0.0.1: no answer within" in diagnosis.causes[0].evidence
+    assert "127.0.0.1: the connection opens, but there is no answer to the TLS" in diagnosis.causes[0].evidence
     assert "localhost" in diagnosis.causes[0].evidence
 
 
@@ -119,7 +129,7 @@ def make_certificate(folder: Path) -> Path:
 
 
 def test_a_private_authority(tmp_path: Path) -> None:
-    """A certificate of an unknown CA is reported, unless that CA is in SSL_CERT_FILE."""
+    """A certificate of an unknown CA is reported with its issuer and the file that lacks it."""
     certificate = make_certificate(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
@@ -129,7 +139,14 @@ def test_a_private_authority(tmp_path: Path) -> None:
         distrusted = diagnose(tmp_path, environment)
         trusting = {**environment, "SSL_CERT_FILE": str(certificate)}
         reached = observe_connectivity(make_snapshot(tmp_path, trusting), (url,))
+        other = "/etc/ssl/certs/ca-certificates.crt"
+        of_others = diagnose(tmp_path, {**environment, "SSL_CERT_FILE": other})
     assert causes(distrusted) == ["network-certificate"]
+    assert "its certificate is issued by CN=an authority of its own" in distrusted.causes[0].evidence
+    # The file is not below the folder that the test takes for /.
+    found = next(each for each, cause in of_others.consequences if cause == "environment-file")
+    assert f"SSL_CERT_FILE={other} does not have its CA" in found.evidence
+    assert found.remedy.startswith(f"sudo tee -a {other} <CA.pem")
     assert [(result.stage, result.error) for result in reached.service] == [("done", "")]
 
 

@@ -199,6 +199,9 @@ ON_KEY = {
         " asks no name server: hosts: files",
         f"mv /root/nsswitch.conf /etc/; {RESOLVED}",
     ),
+    "names that only root can read": BrokenHost(
+        "chmod 0600 /etc/hosts", "network-dns", "/etc/hosts is not readable for all", "chmod 0644 /etc/hosts"
+    ),
     "IPv6 only": BrokenHost(
         move(NOWHERE, RUNTIME), "network-unreachable", f"Network is unreachable ({NOWHERE})", RESOLVED
     ),

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,7 +44,13 @@ from litellm_systemd.doctor.check_host import (
     find_unmounted,
     read_offset,
 )
-from litellm_systemd.doctor.check_network import fixed_address, judge_resolver, judge_sources
+from litellm_systemd.doctor.check_network import (
+    fixed_address,
+    judge_access,
+    judge_resolver,
+    judge_sources,
+    query_server,
+)
 from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
 from litellm_systemd.doctor.check_service import changed_ca_file, entries_since, is_short_of_workers
 from litellm_systemd.doctor.check_unit import (
@@ -294,11 +301,37 @@ def test_names_without_a_name_server(tmp_path: Path) -> None:
 
 
 def test_resolver_that_only_root_can_read(tmp_path: Path) -> None:
-    """A file of name servers that the service cannot read is named with the command that repairs it."""
-    path = tmp_path / "resolv.conf"
-    path.write_text("nameserver 192.0.2.1\n", encoding="utf-8")
-    path.chmod(0o600)
-    assert judge_resolver(path) == ("/etc/resolv.conf is not readable for all", "sudo chmod a+r /etc/resolv.conf")
+    """A file of the resolver that the service cannot read is named with the command that repairs it."""
+    etc, run = tmp_path / "etc", tmp_path / "run"
+    for each in (etc, run):
+        each.mkdir()
+    (etc / "hosts").write_text("127.0.0.1 localhost\n", encoding="utf-8")
+    (etc / "resolv.conf").write_text("nameserver 192.0.2.1\n", encoding="utf-8")
+    assert judge_access(etc) is None
+    (etc / "hosts").chmod(0o600)
+    assert judge_access(etc) == ("/etc/hosts is not readable for all", "sudo chmod a+rX /etc/hosts")
+    (etc / "resolv.conf").rename(run / "resolv.conf")
+    (etc / "resolv.conf").symlink_to("../run/resolv.conf")
+    run.chmod(0o700)
+    found = judge_access(etc)
+    assert found is not None
+    assert found[0].startswith("/etc/resolv.conf is not readable for all; ")
+
+
+def test_answers_of_name_servers() -> None:
+    """A name server that has the address, one that has no such name, and a silent one are distinguished."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        assert query_server("127.0.0.1", "bedrock.example", port) == "no answer"
+        assert b"\7bedrock\7example\0" in server.recv(512)
+        for code, meaning in ((0, "found"), (3, "no such name"), (9, "response code 9")):
+            with ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(query_server, "127.0.0.1", "bedrock.example", port)
+                query, client = server.recvfrom(512)
+                server.sendto(query[:2] + bytes((0x81, 0x80 + code)) + query[4:], client)
+                assert answer.result() == meaning
+    assert query_server("127.0.0.1", "bedrock.example", port) == "Connection refused"
 
 
 def test_messages_of_the_previous_process() -> None:

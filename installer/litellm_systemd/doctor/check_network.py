@@ -404,6 +404,8 @@ def detect_network_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a connection that works on the host but not inside the sandbox."""
     results = _test_connections(snapshot)
     for inside, here in zip(results.service, results.here, strict=True):
+        if inside.stage == "name" and judge_access(snapshot.layout.real("/etc")):
+            continue  # `network-dns` reports it
         if here.is_done and not inside.is_done:
             failure = f"{inside.url}: {inside.stage} of {inside.host} fails {results.where}: {inside.error}"
             lines = [each for each in drop_ins(snapshot) if each.name.startswith(BLOCKING)]
@@ -434,7 +436,7 @@ def detect_network_region(snapshot: Snapshot) -> Iterator[Finding]:
 
 DNS = Cause(
     "network-dns",
-    "The host name of an AWS endpoint (Bedrock or STS) cannot be resolved: every call fails.",
+    "The host name of an AWS endpoint (Bedrock or STS) cannot be resolved, or only slowly: calls fail, or wait.",
     "{remedy}",
     requires=(*_REQUIRES, "network-sandbox"),
     caused_by=("network-region",),
@@ -444,8 +446,11 @@ DNS = Cause(
 @detects(DNS)
 def detect_network_dns(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect endpoints whose name is not resolved, and say which servers should do it."""
-    etc = snapshot.layout.real("/etc")
-    yield from _failures(snapshot, DNS, "name", *(judge_sources(etc) or judge_resolver(etc / "resolv.conf")))
+    failed = [result.host for result in _test_connections(snapshot).service if result.stage == "name"]
+    if failed:
+        etc = snapshot.layout.real("/etc")
+        found = judge_access(etc) or judge_sources(etc) or judge_resolver(etc / "resolv.conf", failed[0])
+        yield from _failures(snapshot, DNS, "name", *found)
 
 
 #: To look which server does not answer, and to name one; see resolv.conf(5).
@@ -455,6 +460,27 @@ _QUERY = (
 )
 _WRITE = "echo nameserver ADDRESS | sudo tee /etc/resolv.conf    # the address of your name server"
 _RESOLVED = "sudo systemctl enable --now systemd-resolved    # or remove the link, and write: nameserver ADDRESS"
+
+
+#: Remedy if one of several name servers is silent: the resolver waits five seconds for it (resolv.conf(5)).
+_REMOVE = (
+    "sudoedit /etc/resolv.conf    # remove nameserver {silent}, or move it to the end; if another program writes the"
+    " file (ls -l /etc/resolv.conf), do so in its settings"
+)
+
+
+def judge_access(etc: Path) -> tuple[str, str] | None:
+    """As `judge_resolver`, if the user of the service cannot read a file of the resolver; otherwise None."""
+    for name in ("resolv.conf", "hosts", "nsswitch.conf"):
+        with contextlib.suppress(OSError):
+            path = (etc / name).resolve(strict=True)
+            folders = path.parents if (etc / name).is_symlink() else ()
+            closed = [each for each in folders if not each.stat().st_mode & stat.S_IXOTH]
+            if closed or not path.stat().st_mode & stat.S_IROTH:
+                where = f"; {closed[-1]} is closed to others" if closed else ""
+                target = f"{closed[-1]} /etc/{name}" if closed else f"/etc/{name}"
+                return f"/etc/{name} is not readable for all{where}", f"sudo chmod a+rX {target}"
+    return None
 
 
 def judge_sources(etc: Path) -> tuple[str, str] | None:
@@ -483,8 +509,11 @@ def fixed_address(etc: Path, host: str) -> str:
     return ""
 
 
-def judge_resolver(path: Path) -> tuple[str, str]:
-    """What the file of name servers says, for a message, and the remedy, a template of `str.format`."""
+def judge_resolver(path: Path, host: str = "") -> tuple[str, str]:
+    """What the file of name servers says, for a message, and the remedy, a template of `str.format`.
+
+    If there is a `host`, each server is asked for its address.
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -495,10 +524,39 @@ def judge_resolver(path: Path) -> tuple[str, str]:
         return f"/etc/resolv.conf is a link to {target}, which does not exist", remedy
     except OSError as error:
         return f"/etc/resolv.conf: {error.strerror}", f"ls -ld /etc/resolv.conf    # then: {_WRITE}"
-    if not path.stat().st_mode & stat.S_IROTH:
-        return "/etc/resolv.conf is not readable for all", "sudo chmod a+r /etc/resolv.conf"
-    servers = re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)
-    return (f"name servers: {', '.join(servers)}", _QUERY) if servers else ("/etc/resolv.conf has no server", _WRITE)
+    servers = re.findall(r"^[ \t]*nameserver[ \t]+(\S+)", text, re.MULTILINE)[:_MAX_SERVERS]
+    if not servers:
+        return "/etc/resolv.conf has no server", _WRITE
+    with ThreadPoolExecutor(_MAX_SERVERS) as pool:
+        found = list(pool.map(lambda server: query_server(server, host), servers) if host else [""] * len(servers))
+    named = (f"{server} ({answer})" if answer else server for server, answer in zip(servers, found, strict=True))
+    silent = [server for server, answer in zip(servers, found, strict=True) if answer not in _ANSWERS]
+    is_slow = 0 < len(silent) < len(servers) and "found" in found
+    return f"name servers: {', '.join(named)}", _REMOVE.format(silent=silent[0]) if is_slow else _QUERY
+
+
+#: The resolver uses the first three; seconds for the answer of one.
+_MAX_SERVERS, _PATIENCE = 3, 0.8
+#: The meaning of a response code (RFC 1035, 4.1.1). Any answer shows that the server is reached.
+_ANSWERS = ("found", "", "SERVFAIL", "no such name", "", "refuses to answer")
+
+
+def query_server(server: str, host: str, port: int = 53) -> str:
+    """What a name server answers to a query for the address of a host; for a message."""
+    labels = b"".join(bytes((len(label),)) + label for label in host.encode("idna").split(b"."))
+    query = b"\x4c\x4d\x01\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1"
+    try:
+        kind, *_, address = socket.getaddrinfo(server, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(kind, socket.SOCK_DGRAM) as connection:
+            connection.settimeout(_PATIENCE)
+            connection.connect(address)
+            connection.send(query)
+            code = connection.recv(512)[3] & 15
+    except TimeoutError:
+        return "no answer"
+    except (OSError, LookupError, UnicodeError) as error:
+        return getattr(error, "strerror", "") or "no answer"
+    return (_ANSWERS[code] if code < len(_ANSWERS) else "") or f"response code {code}"
 
 
 PROXY = Cause(
@@ -521,23 +579,43 @@ UNREACHABLE = Cause(
     "An AWS endpoint does not accept connections from the service, or does not respond on them: there is no route, a"
     " firewall or security group blocks it, a device in between does not speak TLS, or the endpoint has only IPv4 or"
     " only IPv6 addresses and the host only the other.",
-    "curl -sv https://{host}/ -o /dev/null    # and check routes and firewall: ip route; ip -6 route; sudo nft list"
-    " ruleset; sudo iptables -S" + _AGAIN,
+    "{remedy}",
     requires=(*_REQUIRES, "network-sandbox", "network-dns", "network-proxy"),
 )
+_ROUTES = (
+    "curl -sv https://{host}/ -o /dev/null    # and check routes and firewall: ip route; ip -6 route; sudo nft list"
+    " ruleset; sudo iptables -S"
+)
+_LARGE = (
+    "ping -c 3 -M do -s 1400 {host}    # if large packets are lost: sudo ip link set dev INTERFACE mtu 1400. Else"
+)
+_HOSTS = "sudoedit /etc/hosts    # correct or remove {line}. If the address is right:"
 
 
 @detects(UNREACHABLE)
 def detect_network_unreachable(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect endpoints that do not accept connections."""
-    yield from _failures(snapshot, UNREACHABLE, "connection")
+    etc = snapshot.layout.real("/etc")
+    for error, by_host in _by_error(snapshot, "connection").items():
+        host = next(iter(by_host))
+        remedy, more = _ROUTES, fixed_address(etc, host)
+        if "TLS handshake" in error:
+            remedy = f"{_LARGE}: {_ROUTES}"
+        elif more:
+            remedy = f"{_HOSTS.format(line=more.partition(' ')[0].replace('/etc/hosts:', 'line '))} {_ROUTES}"
+        elif _OWN.search(error):
+            more = "the name servers give an address of this host: a filter in the name server may block the name"
+        yield _failure(snapshot, UNREACHABLE, error, by_host, more, remedy)
+
+
+#: The addresses of this host itself, and the one that is none, in the message of an error.
+_OWN = re.compile(r"\((?:127\.[\d.]+|0\.0\.0\.0|::1?)\)")
 
 
 CERTIFICATE = Cause(
     "network-certificate",
     "The certificate of an AWS endpoint is not trusted, for example behind a proxy that inspects TLS.",
-    "Put the CA's certificate into /etc/litellm/ca.pem and SSL_CERT_FILE=/etc/litellm/ca.pem into .env; then:"
-    " sudo litellmctl install",
+    "{remedy}",
     requires=(*_REQUIRES, "network-sandbox", "network-dns", "network-proxy", "network-unreachable"),
     caused_by=("host-clock", "environment-file"),
 )
@@ -546,7 +624,27 @@ CERTIFICATE = Cause(
 @detects(CERTIFICATE)
 def detect_network_certificate(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect endpoints whose certificate is not trusted."""
-    yield from _failures(snapshot, CERTIFICATE, "certificate")
+    path = snapshot.environment.get("SSL_CERT_FILE", "")
+    for error, by_host in _by_error(snapshot, "certificate").items():
+        if not re.search("issuer certificate|self.signed", error):
+            more, remedy = "", _OTHER_SERVER
+        elif path:
+            more = f"{snapshot.dotenv.where('SSL_CERT_FILE')}: SSL_CERT_FILE={path} does not have its CA"
+            remedy = f"sudo tee -a {path} <CA.pem && sudo litellmctl restart    # CA.pem: the CA's certificate in PEM"
+        else:
+            more, remedy = "SSL_CERT_FILE is not set", _PRIVATE_CA
+        yield _failure(snapshot, CERTIFICATE, error, by_host, more, remedy)
+
+
+_PRIVATE_CA = (
+    "Put the CA's certificate into /etc/litellm/ca.pem and SSL_CERT_FILE=/etc/litellm/ca.pem into .env; then: sudo"
+    " litellmctl install"
+)
+#: If the certificate has expired or is for another name.
+_OTHER_SERVER = (
+    "openssl s_client -connect {host}:443 -servername {host} </dev/null | openssl x509 -noout -subject -issuer -dates"
+    "    # another server may answer there: check name servers, /etc/hosts and endpoints in .env"
+)
 
 
 #: Variables with a proxy or an endpoint of the user's own.
@@ -554,22 +652,31 @@ _NAMES_HOST = re.compile(r"(?<!NO)_PROXY$|ENDPOINT|URL", re.IGNORECASE)
 
 
 def _failures(snapshot: Snapshot, cause: Cause, stage: str, more: str = "", remedy: str = "") -> Iterator[Finding]:
-    """One finding for each error at a stage: endpoints of several regions usually fail with the same one.
+    """One finding for each error at a stage; `more` and `remedy` as for `_failure`."""
+    for error, by_host in _by_error(snapshot, stage).items():
+        yield _failure(snapshot, cause, error, by_host, more, remedy)
 
-    `more`: what else the evidence says. `remedy`: for a cause without one, a template for the `host`.
-    """
-    results = _test_connections(snapshot)
+
+def _by_error(snapshot: Snapshot, stage: str) -> dict[str, dict[str, ConnectionResult]]:
+    """The failures at a stage by error and host: endpoints of several regions usually fail with the same one."""
     by_error: dict[str, dict[str, ConnectionResult]] = {}
-    for result in results.service:
+    for result in _test_connections(snapshot).service:
         if result.stage == stage:
             by_error.setdefault(result.error, {})[result.host] = result
-    for error, by_host in by_error.items():
-        hosts = ", ".join(f"{host} (for {one.url})" if stage == "proxy" else host for host, one in by_host.items())
-        first = next(iter(by_host))
-        named = (name for name, value in snapshot.environment.items() if first in value and _NAMES_HOST.search(name))
-        name = next(named, "")
-        origin = f"; {snapshot.dotenv.where(name)} sets {name}" if name else ""
-        more = more or fixed_address(snapshot.layout.real("/etc"), first.partition(":")[0])
-        evidence = f"{hosts}: {error} ({results.where}{origin})" + (f"; {more}" if more else "")
-        filled = remedy.format(host=first) + _AGAIN
-        yield cause.finding(evidence, host=first, edit=snapshot.edit_command(name), remedy=filled)
+    return by_error
+
+
+def _failure(
+    snapshot: Snapshot, cause: Cause, error: str, by_host: Mapping[str, ConnectionResult], more: str, remedy: str
+) -> Finding:
+    """The finding of one error. `more`: what else the evidence says. `remedy`: a template for the `host`."""
+    hosts = ", ".join(f"{host} (for {one.url})" if one.stage == "proxy" else host for host, one in by_host.items())
+    first = next(iter(by_host)).partition(":")[0]
+    named = (name for name, value in snapshot.environment.items() if first in value and _NAMES_HOST.search(name))
+    name = next(named, "")
+    origin = f"; {snapshot.dotenv.where(name)} sets {name}" if name else ""
+    more = more or fixed_address(snapshot.layout.real("/etc"), first)
+    where = _test_connections(snapshot).where
+    evidence = f"{hosts}: {error} ({where}{origin})" + (f"; {more}" if more else "")
+    filled = remedy.format(host=first) + _AGAIN
+    return cause.finding(evidence, edit=snapshot.edit_command(name), remedy=filled)

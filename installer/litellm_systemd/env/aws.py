@@ -294,11 +294,12 @@ def _check_endpoint_region(dotenv: Dotenv, values: Mapping[str, str], region: st
 
 
 def _check_proxy(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
-    if _url(values[name], ("http", "https")) is None:
+    url = _url(values[name], ("http", "https"))
+    if url is None or url.path not in ("", "/") or url.query or url.fragment:
         # Without the value, which may contain a password.
         raise InputError(
             f"{dotenv.where(name)}: {name} is not the URL of a proxy",
-            "Write it with scheme and port, like http://proxy.example:3128",
+            "Write it with scheme and port, like http://proxy.example:3128. In a password write # as %23, / as %2F.",
         )
     twin = name.swapcase()
     if twin in values and values[twin] != values[name]:
