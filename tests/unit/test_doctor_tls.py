@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from litellm_systemd.doctor.check_tls import (
     detect_tls_expiry,
+    detect_tls_incomplete,
     detect_tls_key_readable,
     detect_tls_not_reloaded,
     detect_tls_off,
@@ -54,6 +61,7 @@ def test_doctor_with_a_good_pair(tmp_path: Path) -> None:
         for each in (
             detect_tls_unusable,
             detect_tls_expiry,
+            detect_tls_incomplete,
             detect_tls_not_reloaded,
             detect_tls_key_readable,
             detect_tls_off,
@@ -98,3 +106,42 @@ def test_doctor_before_a_start(tmp_path: Path) -> None:
     assert find(detect_tls_key_readable, host)[0].remedy == f"sudo chmod o-rwx {tmp_path / 'tls.key'}"
     (tmp_path / "tls.key").unlink()
     assert "No such file" in find(detect_tls_unusable, host)[0].evidence
+
+
+def chain(*certificates: x509.Certificate) -> str:
+    return "".join(each.public_bytes(Encoding.PEM).decode() for each in certificates)
+
+
+def test_doctor_with_an_incomplete_chain(tmp_path: Path) -> None:
+    """A file of a public CA without the issuer, one with another issuer, and a certificate without a name are found;
+    one of a private CA is not.
+    """
+    root, other = (trustme.CA(organization_name=name) for name in ("Right", "Wrong"))
+    issuer, wrong = (x509.load_pem_x509_certificate(each.cert_pem.bytes()) for each in (root, other))
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway.example")])
+    now = datetime.now(timezone.utc)
+    plain = x509.CertificateBuilder(issuer.subject, name, key.public_key(), 7, now, now + timedelta(days=90))
+    named = plain.add_extension(x509.SubjectAlternativeName([x509.DNSName("gateway.example")]), critical=False)
+    where = x509.UniformResourceIdentifier("http://ca.example/issuer.der")
+    access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, where)
+    public = named.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
+    nameless, private, of_public = (each.sign(key, SHA256()) for each in (plain, named, public))
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    for certificates, evidence in (
+        ((of_public, issuer), ""),
+        ((private,), ""),
+        ((of_public,), "only the certificate of the host, and not that of its issuer"),
+        ((private, wrong), "its second certificate is that of "),
+        ((nameless, issuer), "no alternative name"),
+    ):
+        host = Host(write_pair(tmp_path, TlsPair(chain(*certificates), text)), None)
+        assert find(detect_tls_unusable, host) == []
+        found = find(detect_tls_incomplete, host)
+        assert [evidence in each.evidence for each in found] == ([True] if evidence else [])
+    host = Host(write_pair(tmp_path, TlsPair(chain(issuer, private), text)), None)
+    (swapped,) = find(detect_tls_unusable, host)
+    assert (
+        swapped.evidence == "the key in TLS_KEY_FILE is that of certificate 2 in TLS_CERT_FILE, not of the first one"
+    )
+    assert "# Move the certificate of the host to the beginning" in swapped.remedy

@@ -14,7 +14,7 @@ from litellm_systemd.client.certificate import RELOAD, judge_certificate, served
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import exposure_warning
-from litellm_systemd.env.tls import Certificate, TlsFiles, load_pair, read_certificate, read_pair
+from litellm_systemd.env.tls import Certificate, TlsFiles, load_pair, parse_certificate, read_certificate, read_pair
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.report.report import Check, Outcome
 
@@ -24,8 +24,7 @@ UNUSABLE = Cause(
     "tls-unusable",
     "The files of TLS_CERT_FILE and TLS_KEY_FILE cannot be used: the service does not start with them. If it runs, it"
     " keeps the previous certificate.",
-    f"ls -lL {{certificate}} {{key}}    # replace the files by a pair, then: {RELOAD}, or if it does not run: sudo"
-    " litellmctl start",
+    f"ls -lL {{certificate}} {{key}}    # {{hint}} Then: {RELOAD}, or if it does not run: sudo litellmctl start",
     requires=_REQUIRES,
 )
 
@@ -39,7 +38,47 @@ def detect_tls_unusable(snapshot: Snapshot) -> Iterator[Finding]:
     try:
         load_pair(read_pair(files))
     except InputError as error:
-        yield UNUSABLE.finding(error.message, certificate=str(files.certificate), key=str(files.key))
+        certificate, key = str(files.certificate), str(files.key)
+        yield UNUSABLE.finding(error.message, hint=error.hint, certificate=certificate, key=key)
+
+
+INCOMPLETE = Cause(
+    "tls-incomplete",
+    "The file of TLS_CERT_FILE lacks the certificate of the issuer, or its certificate has no name of a host: clients"
+    " such as curl, Python and Node.js refuse the connection.",
+    f"{{remedy}}, then: {RELOAD}",
+    outcome=Outcome.WARNING,
+    requires=(*_REQUIRES, "tls-unusable"),
+)
+
+
+@detects(INCOMPLETE)
+def detect_tls_incomplete(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a certificate that no client can check, whatever CAs the client trusts."""
+    files = snapshot.settings.tls
+    problem = judge_chain(read_pair(files).certificate) if files is not None else None
+    if problem is not None:
+        yield INCOMPLETE.finding(f"{files and files.certificate}: {problem[0]}", remedy=problem[1])
+
+
+def judge_chain(pem: str) -> tuple[str, str] | None:
+    """What is missing in a file of certificates, and the remedy; None if it seems complete."""
+    from cryptography import x509
+
+    host, *others = x509.load_pem_x509_certificates(pem.encode())
+    issuer = host.issuer.rfc4514_string()
+    if not parse_certificate(pem).names:
+        return "its certificate has no alternative name (subjectAltName)", "Issue it again for the name of the host"
+    if host.issuer == host.subject or any(each.subject == host.issuer for each in others):
+        return None
+    complete = "Write the certificate of the issuer after that of the host into the file (certbot: use fullchain.pem)"
+    if others:
+        return f"its second certificate is that of {others[0].subject.rfc4514_string()}, not of {issuer}", complete
+    try:
+        host.extensions.get_extension_for_class(x509.AuthorityInformationAccess)
+    except x509.ExtensionNotFound:
+        return None  # of a private CA, which may have signed it itself
+    return f"it has only the certificate of the host, and not that of its issuer {issuer}", complete
 
 
 EXPIRY = Cause(

@@ -149,7 +149,7 @@ def load_pair(pair: TlsPair) -> Tls:
         try:
             context.load_cert_chain(certificate_path, key_path, password=_refuse_passphrase)
         except ssl.SSLError as error:
-            raise _refusal(error) from None
+            raise _refusal(error, pair) from None
     return Tls(context, certificate)
 
 
@@ -173,10 +173,15 @@ def _refuse_passphrase() -> str:
     )
 
 
-def _refusal(error: ssl.SSLError) -> InputError:
+def _refusal(error: ssl.SSLError, pair: TlsPair) -> InputError:
     # Before Python 3.14, the reason is "PEM lib" or None for a file without a key.
     reason = str(error.reason or "pem").replace("_", " ").lower()
     if reason in ("key values mismatch", "key type mismatch"):
+        if place := _place_of_key(pair):
+            return InputError(
+                f"the key in {_KEY} is that of certificate {place} in {_CERT}, not of the first one",
+                "Move the certificate of the host to the beginning of the file, before that of its issuer.",
+            )
         return InputError(
             f"the key in {_KEY} is not that of the certificate in {_CERT}",
             "Name two files that belong together. The certificate of the host is the first one in its file.",
@@ -188,6 +193,20 @@ def _refusal(error: ssl.SSLError) -> InputError:
     return InputError(
         f"OpenSSL refuses the files of {_CERT} and {_KEY}: {reason}", "Create a new key and certificate."
     )
+
+
+def _place_of_key(pair: TlsPair) -> int:
+    """The number of the certificate that the key belongs to, from 1 on; 0 if there is none."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        owner = load_pem_private_key(pair.key.encode(), None).public_key()
+        found = x509.load_pem_x509_certificates(pair.certificate.encode())
+        return next((place for place, each in enumerate(found, 1) if each.public_key() == owner), 0)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return 0
 
 
 def parse_certificate(pem: str) -> Certificate:
