@@ -383,6 +383,31 @@ def test_a_profile_that_does_not_exist(tmp_path: Path, aws: Cloud) -> None:
     assert finding.remedy.endswith("&& sudo litellmctl restart    # Found: work")
 
 
+@pytest.mark.parametrize(
+    ("text", "evidence"),
+    [
+        ("[work]\naws_access_key_id = AKIA\n", "the profile work in {folder} has no complete key pair"),
+        ("\ufeff[work]\naws_access_key_id = AKIA\n", "{file}:1: not in the format of the AWS CLI"),
+        ("[work]\naws_access_key_id = AKIA\nsecret: no\nmore of it\n", "{file}:4: not in the format of the AWS CLI"),
+        ("[work]\ncredential_process = /none/keys --x\n", "(credential_process: /none/keys)"),
+        ("[work]\ncredential_process = /bin/true\n", ""),
+        ("[work]\nsso_session = corp\n", "signs in through SSO, which needs a person at a browser"),
+        ("[work]\nrole_arn = arn:x\nsource_profile = gone\n", "assumes a role by source_profile gone"),
+        ("[work]\nrole_arn = arn:x\nsource_profile = base\n[base]\naws_access_key_id = AKIA\n", ""),
+    ],
+)
+def test_a_profile_without_credentials(tmp_path: Path, aws: Cloud, text: str, evidence: str) -> None:
+    """A profile that gives the service no credentials is found with its file. One that may do so is not."""
+    file = tmp_path / "profiles"
+    file.write_text(text, encoding="utf-8")
+    env = {**BASE, **aws.environment, "AWS_SHARED_CREDENTIALS_FILE": str(file), "AWS_PROFILE": "work"}
+    found = [each for each in detect_aws_profile.detect(make_snapshot(tmp_path, env)) if isinstance(each, Finding)]
+    assert len(found) == bool(evidence)
+    for each in found:
+        assert evidence.format(file=file, folder=tmp_path) in each.evidence
+        assert each.remedy.startswith(f"sudoedit {file} && sudo litellmctl restart")
+
+
 def test_a_slow_aws(tmp_path: Path, aws: Cloud) -> None:
     """If AWS is slow, end dates come from the model map, models and quotas are skipped, and nothing is found."""
     snapshot = make_snapshot(tmp_path, {**BASE, **aws.environment, **pair()})

@@ -82,6 +82,10 @@ def read_service_profile(name: str, environ: Mapping[str, str], home: Path) -> C
     return _read_profile(name, Path(credentials or folder / "credentials"), Path(config or folder / "config"))
 
 
+class UsableByBoto3(InputError):
+    """A profile without a key pair that may work for the service: boto3 gets one by a role, a program or SSO."""
+
+
 def _read_profile(name: str, credentials: Path, config: Path) -> Credentials:
     of_config, of_credentials = _profiles(config, headed=True), _profiles(credentials)
     found = {**_texts(of_config.get(name, {})), **_texts(of_credentials.get(name, {}))}
@@ -92,7 +96,9 @@ def _read_profile(name: str, credentials: Path, config: Path) -> Credentials:
             f"Found: {known}. 'aws configure --profile {name}' adds it.",
         )
     if not found.get("aws_access_key_id") or not found.get("aws_secret_access_key"):
-        raise InputError(f"the profile {name} in {credentials.parent} {_what_it_is(found)}", _KEY_PAIR_HINT)
+        usable = _may_work(found, {*of_config, *of_credentials}, credentials.parent)
+        kind = UsableByBoto3 if usable else InputError
+        raise kind(f"the profile {name} in {credentials.parent} {_what_it_is(found)}", _KEY_PAIR_HINT)
     return Credentials(
         found["aws_access_key_id"],
         found["aws_secret_access_key"],
@@ -114,15 +120,29 @@ _KEY_PAIR_HINT = (
 )
 
 
+def _may_work(found: Mapping[str, str], known: set[str], folder: Path) -> bool:
+    """Whether boto3 may get a key pair by a profile without one of its own; in doubt, it may."""
+    if "role_arn" in found:
+        return "source_profile" not in found or found["source_profile"] in known
+    if program := found.get("credential_process", "").partition(" ")[0]:
+        return not program.startswith("/") or Path(program).exists()
+    # SSO and `aws login`: what a person's sign-in has left is in the same folder.
+    return not {"sso_session", "sso_start_url", "login_session"}.isdisjoint(found) and (
+        (folder / "sso").exists() or (folder / "login").exists()
+    )
+
+
 def _what_it_is(found: dict[str, str]) -> str:
     if "credential_process" in found:
-        return "runs a program for its credentials (credential_process), which the service's sandbox can't run"
+        program = found["credential_process"].partition(" ")[0]  # an argument may be a secret
+        return f"runs a program for its credentials (credential_process: {program})"
     if "sso_session" in found or "sso_start_url" in found:
         return "signs in through SSO, which needs a person at a browser"
     if "login_session" in found:
         return "signs in by 'aws login', which needs a person at a browser"
     if "role_arn" in found:
-        return "assumes a role and has no key pair of its own"
+        source = f" by source_profile {found['source_profile']}" if "source_profile" in found else ""
+        return f"assumes a role{source} and has no key pair of its own"
     return "has no complete key pair"
 
 
@@ -144,9 +164,13 @@ def _profiles(path: Path, *, headed: bool = False) -> dict[str, dict[str, Any]]:
         return {}
     except PermissionError:
         raise PermissionDenied(f"{path}: can't be read by this user", "Run it as the user who owns it.") from None
-    except (ConfigParseError, ValueError):
+    except (ConfigParseError, ValueError) as error:
+        wrong = error.kwargs.get("error") if isinstance(error, ConfigParseError) else None
+        # Without the text of the line, which may have a secret.
+        line = getattr(wrong, "lineno", None) or next((each[0] for each in getattr(wrong, "errors", ())), None)
         raise InputError(
-            f"{path}: not in the format of the AWS CLI", "Fix it, or run 'aws configure' again."
+            f"{path}{f':{line}' if line else ''}: not in the format of the AWS CLI",
+            "Fix it, or run 'aws configure' again.",
         ) from None
     return build_profile_map(found)["profiles"] if headed else found
 

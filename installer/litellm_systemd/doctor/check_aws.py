@@ -26,6 +26,7 @@ from litellm_systemd.aws.sources import (
     DISABLED_HERE,
     DISABLED_VARIABLE,
     Credentials,
+    UsableByBoto3,
     observe_instance,
     read_service_profile,
 )
@@ -118,7 +119,8 @@ def _key_owner(snapshot: Snapshot) -> KeyOwner:
 
 PROFILE = Cause(
     "aws-profile",
-    "The files of AWS profiles that the service reads do not have its profile: every call fails.",
+    "The files of AWS profiles that the service reads do not have its profile, or no credentials in it, or boto3"
+    " cannot read them: every call fails.",
     "{edit}    # {found}",
     requires=_CONFIGURED,
 )
@@ -126,7 +128,7 @@ PROFILE = Cause(
 
 @detects(PROFILE)
 def detect_aws_profile(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a profile that does not exist. One without a key pair may name a role, which litellmctl cannot judge."""
+    """Detect a profile that does not exist or has no usable credentials, and files that boto3 cannot read."""
     reported = set()
     for caller in find_callers(snapshot):
         name = next((each for each in (PROFILE_NAME, AWS_PROFILE) if caller.environ.get(each)), "")
@@ -136,14 +138,20 @@ def detect_aws_profile(snapshot: Snapshot) -> Iterator[Finding]:
         reported.add(profile)
         try:
             read_service_profile(profile, caller.environ, Path(snapshot.layout.state))
+        except UsableByBoto3:
+            continue
+        except InputError as error:
+            files = (caller.environ.get(each) for each in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"))
+            path = next(filter(None, files), f"{snapshot.layout.state}/.aws/credentials")
+            path = error.message.partition(":")[0] if error.message.startswith("/") else path
+            edit = f"sudoedit {path} && sudo litellmctl restart"
+            yield PROFILE.finding(error.message, edit=edit, found=error.hint.partition(". ")[0])
         except MissingError as error:
             where, edit = snapshot.layout.config_link, f"sudoedit {snapshot.layout.config_link}"
             if snapshot.environment.get(name) == profile:
                 where, edit = snapshot.dotenv.where(name), snapshot.edit_command(name)
             remedy = f"{edit} && sudo litellmctl restart"
             yield PROFILE.finding(f"{where}: {error.message}", edit=remedy, found=error.hint.partition(". ")[0])
-        except InputError:
-            continue
         except PermissionDenied as error:
             # Root must not read a file that the service can replace.
             raise Unavailable(error.message) from None
