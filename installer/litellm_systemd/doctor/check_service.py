@@ -139,6 +139,8 @@ def _query_readiness(snapshot: Snapshot) -> tuple[str, str]:
     address = urlsplit(url).hostname or "", int(port)
     if snapshot.socket.get("ActiveState") == "active" and (error := _connection_error(address)):
         where = f"{contract.SOCKET} listens on {addresses[0]}"
+        if waiting := _waiting_connections(address[1]):
+            return f"{where}, but no worker accepts connections: {waiting} of them wait there", _RESTART
         return f"{where}, but a connection to {urlsplit(url).netloc} fails: {error}; a firewall rule?", _FIREWALL
     try:
         gateway = Gateway(url, timeout=2.0)
@@ -151,6 +153,14 @@ def _query_readiness(snapshot: Snapshot) -> tuple[str, str]:
         return str(error), _RESTART
     problem = f"{gateway.base_url}{READINESS}: HTTP {answer.status}, {gateway.explain(answer)}"
     return ("", "") if answer.ok else (problem, _RESTART)
+
+
+def _waiting_connections(port: int) -> int:
+    """The number of connections to a port that no process has accepted yet: with a full queue, no more are made."""
+    # proc(5): the receive queue of a listening socket (state 0A).
+    paths = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+    text = "".join(path.read_text("ascii") for path in paths if path.exists())
+    return sum(int(number, 16) for number in re.findall(rf":{port:04X} \S+ 0A \w+:(\w+)", text))
 
 
 def _connection_error(address: tuple[str, int]) -> str:
