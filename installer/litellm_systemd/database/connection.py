@@ -110,10 +110,11 @@ SELECT relname, pg_get_userbyid(relowner) FROM pg_class
     AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
   ORDER BY 1
 """
-#: The statement whose result gives the tables to the user, as after a restore by another one.
+#: The statement whose result gives the tables to the user, as after a restore by another one. Without apostrophes,
+#: which a shell would need escaped.
 _OWN = (
-    "SELECT format('ALTER TABLE %s OWNER TO %I', oid::regclass, '{}') FROM pg_class"
-    " WHERE relkind = 'r' AND relnamespace = '{}'::regnamespace"
+    "SELECT format($$ALTER TABLE %s OWNER TO %I$$, oid::regclass, $${}$$) FROM pg_class"
+    " WHERE relkind = $$r$$ AND relnamespace = $${}$$::regnamespace \\gexec"
 )
 
 
@@ -151,11 +152,11 @@ def require_database(database: Database, position: str) -> None:
             " the role or the server has it: ALTER ROLE, ALTER SYSTEM",
         )
     if denied:
+        own = shlex.quote(_OWN.format(database.user, database.schema))
         raise DatabaseError(
             f"{position}: the user {database.user} may not use {render_count(len(denied), 'table')} of LiteLLM,"
             f" such as {denied[0][0]}, which belongs to {denied[0][1]}",
-            f"echo {shlex.quote(_OWN.format(database.user, database.schema))}' \\gexec' | sudo -u postgres psql"
-            f" {database.name}",
+            f"echo {own} | sudo -u postgres psql {database.name}",
         )
     if not has_tables and not (schema and may_create):
         raise DatabaseError(
