@@ -177,6 +177,13 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "database-refuses",
         ),
         ("litellm.types.router.RouterRateLimitError: No deployments available for selected model", "cooldown"),
+        ("LiteLLM Proxy: 'model' must be a string. (ProxyException)", "client-request"),
+        ("python_multipart.multipart: Expected boundary character 45, got 120 at index 2", "client-request"),
+        (
+            'apscheduler.scheduler: Execution of job "update_spend (trigger: interval[0:00:15], next run at: x)"'
+            " skipped: maximum number of running instances reached (1)",
+            "job-skipped",
+        ),
         ("ModuleNotFoundError: No module named 'prometheus_client'", "module-missing"),
         (
             "LiteLLM Proxy: Failed to mark prometheus worker 45 as dead: No module named 'prometheus_client'",

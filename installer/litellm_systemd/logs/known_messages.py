@@ -208,7 +208,8 @@ _CLIENTS = (
         "client-request",
         "litellm",
         r"Invalid (?:JSON|form) payload|reading request body|Missing required parameter|Invalid Message passed in"
-        r"|UnsupportedParamsError|RequestValidationError",
+        r"|UnsupportedParamsError|RequestValidationError|'\w{1,40}' (?:must be a string|is required to be passed)"
+        r"|^python_multipart\.",
         "A client's request is no valid JSON, lacks a field, or has a parameter that the model does not have",
         "correct the client; for unsupported parameters set drop_params: true under litellm_settings",
         min_count=0,
@@ -232,6 +233,14 @@ _LITELLM = (
         "The provider took longer to respond than the timeout of the request allows",
         "set a larger timeout for the model or in the client",
         min_count=3,
+    ),
+    Signature(
+        "job-skipped",
+        "litellm",
+        r'Execution of job ".{0,300}" skipped: maximum number of running instances',
+        "A job of LiteLLM's took longer than its interval, and ran once less, as on a busy host",
+        "nothing to do",
+        min_count=0,
     ),
     Signature(
         "cooldown",
