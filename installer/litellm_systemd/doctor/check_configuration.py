@@ -513,7 +513,11 @@ STALE = Cause(
 @detects(STALE)
 def detect_configuration_stale(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a configuration on disk that differs from the one that the service has loaded."""
-    running = snapshot.runtime.get("sha256") if snapshot.is_active else None
+    if not snapshot.is_active:
+        return
+    running, last_reload = snapshot.runtime.get("sha256"), snapshot.runtime.get("last_reload")
+    if last_reload and not last_reload["ok"]:
+        return  # `service-reload-failed` has the reason
     if running is not None and running != snapshot.gateway.digest:
         on_disk = f"{snapshot.gateway.source} has sha256 {snapshot.gateway.digest[:12]}"
         yield STALE.finding(f"{on_disk}, the service has {running[:12]}")

@@ -263,7 +263,7 @@ def detect_service_guessing(snapshot: Snapshot) -> Iterator[Finding]:
 RELOAD = Cause(
     "service-reload-failed",
     "The last reload failed, and the service keeps serving with the previous configuration.",
-    "sudo systemctl reload litellm    # after fixing the cause",
+    "sudoedit {path} && sudo systemctl reload litellm    # correct what the message names",
     outcome=Outcome.WARNING,
     requires=(*_REQUIRES, "service-silent"),
     caused_by=(
@@ -278,7 +278,7 @@ def detect_service_reload_failed(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect that the last reload failed."""
     last = snapshot.runtime.get("last_reload") if snapshot.is_active else None
     if last and not last["ok"]:
-        yield RELOAD.finding(str(last["error"]))
+        yield RELOAD.finding(str(last["error"]), path=snapshot.layout.config_link)
 
 
 OLD_RELEASE = Cause(

@@ -37,6 +37,9 @@ _KINDS: Mapping[str, Setting] = {
     "extra_headers": Setting(frozenset({"object"})),
 }
 
+#: The paths of OpenAI's API.
+_ROUTE = re.compile(r"/(?:chat/completions|completions|embeddings|responses)/?$")
+
 #: LiteLLM converts the id of a model.
 _ID = Setting(frozenset({"string", "integer"}))
 
@@ -55,6 +58,7 @@ def entry_findings(config: GatewayConfig, model: Model) -> Iterator[LintFinding]
     yield from kind_findings(config, model.key, entry, _ENTRY)
     yield from _parameters(config, model, snapshot)
     yield from _kinds(config, model, snapshot)
+    yield from _address(config, model)
     yield from _info(config, model, snapshot)
 
 
@@ -124,6 +128,20 @@ def _kinds(config: GatewayConfig, model: Model, snapshot: Snapshot) -> Iterator[
         yield config.warning("wrong-kind", (*path, "drop_params"), message, f"Write drop_params: {flag.lower()}")
     for key in (key for key in params if key in _SENT):
         yield from _sent_number(config, model, key, params[key])
+
+
+def _address(config: GatewayConfig, model: Model) -> Iterator[LintFinding]:
+    """An address of the provider that no call can reach; LiteLLM appends the path of OpenAI's API itself."""
+    value = config.called_params(model).get("api_base")
+    if not isinstance(value, str) or not value or value.startswith(REFERENCE):
+        return
+    path, route = config.param_path(model, "api_base"), _ROUTE.search(value)
+    if re.fullmatch(r"[\w.-]+(?::\d+)?(?:/\S*)?", value):
+        message = "has no http:// or https://, and each call fails"
+        yield config.warning("bad-address", path, message, f"Write http://{value}, or https:// for TLS.")
+    elif model.provider == "openai" and route is not None:
+        message = f"ends in {route[0]}, which LiteLLM appends itself: each call gets 404"
+        yield config.warning("bad-address", path, message, f"Write {value[: route.start()]}")
 
 
 def _sent_number(config: GatewayConfig, model: Model, key: str, value: object) -> Iterator[LintFinding]:
