@@ -174,6 +174,10 @@ class Stopped(Host):
         self.service = {**self.service, **properties}
         self._states = states
 
+    def starting_units(self) -> tuple[str, ...]:
+        """A unit that other units wait for."""
+        return ("wait-online.service",)
+
     def show(self, unit: str, *_: str) -> dict[str, str]:
         """The state of another unit."""
         state = self._states.get(unit.replace(".", "_"), "active")
@@ -194,6 +198,8 @@ def test_units_that_prevent_the_start(tmp_path: Path) -> None:
     excluded = {"ConflictedBy": "other.service", "UnitFileState": "enabled"}
     (found,) = find(detect_unit_dependency, Stopped(tmp_path, "", excluded))
     assert found.evidence.startswith("other.service is active, and cannot run next to litellm.service")
+    (found,) = find(detect_unit_dependency, Stopped(tmp_path, "", {"Job": "7", "ActiveState": "inactive"}))
+    assert found.evidence == "the start of litellm.service waits, and wait-online.service is still starting"
     # It was replaced by the other one.
     assert find(detect_unit_dependency, Stopped(tmp_path, "", {**excluded, "UnitFileState": "disabled"})) == []
 

@@ -15,6 +15,7 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.effective import UnitLine
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.systemctl import Event
+from litellm_systemd.report.report import Outcome
 
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked", "unit-bad")
 
@@ -80,6 +81,12 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
             evidence = f"{origin}{contract.SERVICE} requires {name}, and {name} is {state}"
             remedy = f"systemctl status {name}    # repair it; then: sudo litellmctl start"
             yield DEPENDENCY.finding(evidence, remedy=remedy)
+    if is_waiting and not named and snapshot.service.get("ActiveState") == "inactive":
+        # At boot this may be over in a moment.
+        for name in snapshot.systemctl.starting_units():
+            evidence = f"the start of {contract.SERVICE} waits, and {name} is still starting"
+            remedy = f"systemctl status {name}    # repair it, or let the service start: sudo systemctl stop {name}"
+            yield DEPENDENCY.finding(evidence, outcome=Outcome.WARNING, remedy=remedy)
     # A service that was stopped and disabled may have been replaced by the other one.
     is_wanted = snapshot.unit(contract.SERVICE).is_enabled
     for name in sorted(_units(snapshot, ("Conflicts", "ConflictedBy"))) if is_wanted else ():

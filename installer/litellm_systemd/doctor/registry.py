@@ -108,6 +108,7 @@ def _stopped_service(snapshot: Snapshot) -> Iterator[str]:
         {unit.load, socket.load} == {"loaded"}
         and (unit.active, socket.active == "failed") == ("inactive", False)
         and snapshot.service.get("Result") == "success"
+        and snapshot.service.get("Job", "0") in ("", "0")
     ):
         at_boot = "starts at the next boot" if unit.is_enabled else "is disabled"
         yield f"{contract.SERVICE} is stopped (it did not fail) and {at_boot}. To start it: sudo litellmctl start"

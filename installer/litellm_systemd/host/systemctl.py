@@ -106,6 +106,12 @@ class Systemctl:
         fields = [line.split() for line in lines]
         return tuple((each[0], unit) for each in fields for unit in each if unit.endswith(".socket"))
 
+    def starting_units(self) -> tuple[str, ...]:
+        """The units that systemd is starting now; others may wait for them."""
+        argv = ("systemctl", "list-jobs", "--no-legend", "--no-pager", "--full")
+        lines = run(argv, check=False).stdout.splitlines()
+        return tuple(line.split()[1] for line in lines if line.split()[2:] == ["start", "running"])
+
     def job_state(self, unit: str) -> tuple[str, bool]:
         """ActiveState of a unit, and whether systemd has a job for it, such as its start."""
         found = self.show(unit, "ActiveState", "Job")
