@@ -20,6 +20,7 @@ from litellm_systemd.aws.client import sign_cache_token
 from litellm_systemd.commands.preflight import require_redis
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database import redis
+from litellm_systemd.database.redis import observe_redis
 from litellm_systemd.doctor import check_redis
 from litellm_systemd.doctor.engine import Finding
 from litellm_systemd.env.redis import Redis as Target
@@ -27,6 +28,7 @@ from litellm_systemd.env.settings import build_settings, parse_dotenv
 from litellm_systemd.env.tls import TlsFiles
 from litellm_systemd.errors import RedisError
 from litellm_systemd.gateway.config import parse_config
+from litellm_systemd.gateway.redis_settings import find_used_redis
 from litellm_systemd.report.report import Outcome
 from tests.certificates import issue_pair, write_pair
 from tests.integration.doctor_snapshot import BASE, CONFIG, diagnose_part, find_unused
@@ -306,6 +308,20 @@ def test_evictions_that_are_over(tmp_path: Path) -> None:
         running.execute("FLUSHALL")
         running.execute("CONFIG", "SET", "maxmemory", "64mb")
         assert find(tmp_path, running.variables()) == []
+
+
+def test_user_of_one_namespace(redis: Redis) -> None:
+    """A user that may use the keys of the namespace of the configuration alone is enough."""
+    redis.execute("ACL", "SETUSER", "gw", "on", ">x", "~gw:*", "&*", "+@all", "-@dangerous", "+info")
+    values = {**BASE, **redis.variables(), "REDIS_USERNAME": "gw", "REDIS_PASSWORD": "x"}
+    kinds = []
+    for params in ("{type: redis}", "{type: redis, namespace: gw}"):
+        text = CONFIG.replace("drop_params: true", f"cache: true, cache_params: {params}")
+        used = find_used_redis(parse_config(text, "config.yaml"), values)
+        assert used is not None
+        kinds.append(observe_redis(used[0], values).kind)
+    redis.execute("ACL", "DELUSER", "gw")
+    assert kinds == ["refused", ""]
 
 
 def test_service_without_a_usable_redis(tmp_path: Path, redis: Redis) -> None:

@@ -387,7 +387,7 @@ def _read(client: Client, redis: Redis) -> RedisHealth:
         unread=tuple(unread),
     )
     try:
-        client.set(_KEY, "1", ex=10)
+        client.set(f"{redis.namespace}:{_KEY}" if redis.namespace else _KEY, "1", ex=10)
         client.eval(_SCRIPT, 0)
     except ResponseError as error:
         # The node of a cluster names the one that has the key.

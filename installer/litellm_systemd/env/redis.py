@@ -77,7 +77,7 @@ class Redis:
     """What the variables say. `socket` is the path of a UNIX socket, empty for TCP. `repr` shows no password.
 
     `others` are further nodes of a cluster. `sentinels` watch the server, whose address they know: `host` is that of
-    the first one then. `certificate_check` is "none" if any certificate is accepted.
+    the first one then. `certificate_check` is "none" if any certificate is accepted. `namespace` begins all keys.
     """
 
     host: str
@@ -94,6 +94,7 @@ class Redis:
     others: tuple[tuple[str, int], ...] = ()
     sentinels: tuple[tuple[str, int], ...] = ()
     iam: IamLogin | None = None
+    namespace: str = ""
 
     @property
     def is_local(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -88,7 +89,11 @@ def find_used_redis(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[
     """
     values = with_own_variables(config, environ)
     own = _of_file(config, environ, with_router=not names_redis(values))
-    return next(own, None) or find_redis(values)
+    found = next(own, None) or find_redis(values)
+    namespace = _params(config.section(CACHE[0])).get("namespace")
+    if found is None or not isinstance(namespace, str):
+        return found
+    return replace(found[0], namespace=resolve_reference(namespace, environ) or ""), found[1]
 
 
 def redis_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
