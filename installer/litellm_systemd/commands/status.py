@@ -165,8 +165,9 @@ def status(layout: Layout) -> Report:
         "metrics": _metrics(systemctl),
     }
     is_active = data["active"] in ACTIVE
+    is_stopping = data["active"] == "deactivating" and data["result"] == "success"
     # The status of a failed service is its error.
-    is_known = is_active or data["active"] == "deactivating" or (data["active"] in _OVER and data["status"])
+    is_known = is_active or is_stopping or (data["active"] in _OVER and data["status"])
     data["last_error"] = "" if is_known else _last_error(layout)
     facts = tuple(
         (name.replace("_", " "), str(value)) for name, value in data.items() if value not in ("", None, "loaded")
