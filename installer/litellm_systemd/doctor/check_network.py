@@ -589,6 +589,7 @@ _ROUTES = (
 _LARGE = (
     "ping -c 3 -M do -s 1400 {host}    # if large packets are lost: sudo ip link set dev INTERFACE mtu 1400. Else"
 )
+_FILTERED = "getent ahosts {host}    # allow the name in the filter of the name server, or use another server"
 _HOSTS = "sudoedit /etc/hosts    # correct or remove {line}. If the address is right:"
 
 
@@ -605,6 +606,7 @@ def detect_network_unreachable(snapshot: Snapshot) -> Iterator[Finding]:
             remedy = f"{_HOSTS.format(line=more.partition(' ')[0].replace('/etc/hosts:', 'line '))} {_ROUTES}"
         elif _OWN.search(error):
             more = "the name servers give an address of this host: a filter in the name server may block the name"
+            remedy = _FILTERED
         yield _failure(snapshot, UNREACHABLE, error, by_host, more, remedy)
 
 
