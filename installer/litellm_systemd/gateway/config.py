@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import os
 import pwd
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -300,6 +301,14 @@ def _parse(text: str, source: str, *, empty: bool = False) -> tuple[dict[str, An
     return data, marks
 
 
+#: What people leave in a file that is then no YAML, and the remedy.
+_MISTAKES = (
+    (r"^(?:<{7}|={7}|>{7})", "Resolve the merge conflict: keep one side, and remove the lines with the marks."),
+    (r"\{\{|\{%", "Render the template: {{ }} and {% %} are not YAML."),
+    (r"[\u00a0\u2000-\u200b\ufeff]", "Replace the special spaces, as of a web page, with ordinary ones."),
+)
+
+
 def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> ConfigError:
     # For an unclosed quote the parser reports the end of the file; the error is where it opens.
     is_open = error.context == "while scanning a quoted scalar"
@@ -310,6 +319,8 @@ def _syntax_error(error: yaml.MarkedYAMLError, text: str, source: str) -> Config
     remedy = "Check the indentation, colons and quotes, there and on the line before."
     if mark and text.startswith("\t", mark.index):
         remedy = "Indent with spaces: YAML does not accept tabs."
+    near = "\n".join(text.split("\n")[max(mark.line - 1, 0) : mark.line + 1]) if mark else ""
+    remedy = next((better for pattern, better in _MISTAKES if re.search(pattern, near, re.MULTILINE)), remedy)
     return config_error("not-yaml", place, f"this isn't YAML: {said}", remedy)
 
 

@@ -81,6 +81,12 @@ _REDIS_VARIABLES = ("REDIS_HOST", "REDIS_URL", "REDIS_CLUSTER_NODES", "REDIS_STA
 
 #: Receivers of alerts that are no callbacks (proxy/utils.py).
 _RECEIVERS = ("slack", "ms_teams", "email", "webhook", "sentry")
+#: The variables with the address of a receiver, one of which LiteLLM needs (integrations/SlackAlerting).
+_WEBHOOKS = {
+    "slack": ("SLACK_WEBHOOK_URL", "ALERTING_WEBHOOK_URL"),
+    "ms_teams": ("MS_TEAMS_WEBHOOK_URL",),
+    "webhook": ("WEBHOOK_URL",),
+}
 
 _LOG_LEVEL = ("environment_variables", "LITELLM_LOG")
 
@@ -101,7 +107,7 @@ def value_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
     yield from _empty(config)
     yield from _policies(config)
     yield from _provider_budgets(config)
-    yield from _alerts(config)
+    yield from _alerts(config, environ)
     yield from _cache(config, environ)
     yield from _log_level(config)
 
@@ -150,9 +156,10 @@ def _provider_budgets(config: GatewayConfig) -> Iterator[LintFinding]:
                 yield from period_findings(config, (*place, key), budget.get(key))
 
 
-def _alerts(config: GatewayConfig) -> Iterator[LintFinding]:
-    """Receivers and kinds of alerts that do not exist: LiteLLM ignores them."""
-    snapshot = load_snapshot()
+def _alerts(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
+    """Receivers and kinds of alerts that do not exist: LiteLLM ignores them. Receivers without an address."""
+    snapshot, own = load_snapshot(), with_own_variables(config, environ)
+    has_addresses = bool(config.section("general_settings").get("alert_to_webhook_url"))
     known = {"alerting": (*_RECEIVERS, *snapshot.callbacks), "alert_types": tuple(snapshot.sections["alert_types"])}
     for key, choices in known.items():
         values = config.section("general_settings").get(key)
@@ -161,6 +168,11 @@ def _alerts(config: GatewayConfig) -> Iterator[LintFinding]:
                 message = f"is {name[:60]}, which LiteLLM does not know{closest(name, choices)}"
                 remedy = f"Write one of: {', '.join(_RECEIVERS if key == 'alerting' else choices)}."
                 yield config.warning("unknown-value", ("general_settings", key, index), message, remedy)
+            variables = _WEBHOOKS.get(str(name), ()) if key == "alerting" and not has_addresses else ()
+            if variables and not any(own.get(each) for each in variables):
+                message = f"is {name}, which gets no alerts without {variables[0]}"
+                remedy = f"Write {variables[0]}= and its value in .env."
+                yield config.warning("missing-variable", ("general_settings", key, index), message, remedy)
 
 
 def _cache(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
