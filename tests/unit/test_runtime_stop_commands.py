@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 from litellm_systemd.runtime import stop
-from litellm_systemd.runtime.stop import (
-    closes_port,
-    find_job,
-    stopped_main,
-    stopping_main,
-    stopping_standby_main,
-)
+from litellm_systemd.runtime.stop import closes_port, find_job, stopped_main, stopping_main
 
 
 @pytest.mark.parametrize(
@@ -60,13 +54,7 @@ class Systemctl:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *jobs: str,
-        socket_job: str = "",
-        standby: str = "inactive",
-        port: str = "active",
-        service: str = "running",
+        self, folder: Path, *jobs: str, socket_job: str = "", standby: str = "inactive", port: str = "active"
     ) -> None:
         self._log = folder / "log"
         self._log.touch()
@@ -80,7 +68,6 @@ list-jobs*) number=$(cat {folder}/count 2>/dev/null || echo 0)
     cat {folder}/job$number; [ -e {folder}/job$((number + 1)) ] && echo $((number + 1)) >{folder}/count; exit 0;;
 "show litellm-standby.service") echo {standby};;
 "show litellm.socket") echo {port};;
-"show litellm.service") echo {service};;
 "show "*) echo active;;
 *) echo "$@" >>{self._log};;
 esac
@@ -167,29 +154,6 @@ def test_standby_of_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert stopping_main({"RUNTIME_DIRECTORY": str(tmp_path), "BEHIND_LOAD_BALANCER": "true"}) == 0
     assert service.asked[1:] == [b'{"command": "drain"}\n']
     assert systemctl.calls()[-1] == CLOSE
-
-
-@pytest.mark.parametrize(
-    ("service", "socket_job", "asks", "calls"),
-    [
-        ("failed", "stop", 2, [CLOSE]),
-        ("auto-restart", "stop", 2, [CLOSE]),
-        ("dead", "", 2, []),
-        ("running", "", 0, []),
-        ("start-post", "", 0, []),
-        # systemd does not answer.
-        ("", "", 0, []),
-    ],
-)
-def test_stop_of_a_standby(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, service: str, socket_job: str, asks: int, calls: list[str]
-) -> None:
-    """A standby that serves in place of the service leaves the load balancer. Its port closes if the socket stops."""
-    systemctl = Systemctl(tmp_path, "stop", socket_job=socket_job, service=service)
-    standby = Service(tmp_path, left=True)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert stopping_standby_main({"RUNTIME_DIRECTORY": str(tmp_path), "BEHIND_LOAD_BALANCER": "true"}) == 0
-    assert (len(standby.asked), systemctl.calls()) == (asks, calls)
 
 
 def test_main_process_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,7 +207,7 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
     # To want a metrics socket that is not active would be to start it, which systemd refuses next to the service.
     has_metrics = systemctl.unit_state(contract.METRICS_SOCKET).active == "active"
     metrics = f"Sockets={contract.METRICS_SOCKET}" if has_metrics else f"UnsetEnvironment={METRICS.name}"
-    settings = f"Sockets={contract.SOCKET}\n{metrics}\n{_render_stop(layout)}"
+    settings = f"Sockets={contract.SOCKET}\n{metrics}\n"
     write_temporary_unit(layout, _STANDBY_NAME, _STANDBY_DESCRIPTION, settings)
     systemctl.daemon_reload()
     say(Step(f"starting {contract.STANDBY} next to the running service", status))
@@ -220,13 +220,6 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
             remove_standby(layout)
             systemctl.daemon_reload()
         raise _with_state(error, systemctl, contract.SERVICE, "was not changed and continues to serve") from None
-
-
-def _render_stop(layout: Layout) -> str:
-    """ExecStop= of the standby: the command of the service, and not those that an administrator has added."""
-    lines = layout.real(layout.service).read_text(encoding="utf-8").splitlines()
-    own = (line for line in lines if line.startswith("ExecStop=") and line.endswith(" stopping"))
-    return "".join(f"{line} --standby\n" for line in own)
 
 
 def _with_state(error: InstallerError, systemctl: Systemctl, unit: str, outcome: str) -> Unavailable:

@@ -37,9 +37,9 @@ def main(argv: Sequence[str]) -> int:
 
         return stopped_main(os.environ)
     if command == "stopping":
-        from litellm_systemd.runtime.stop import stopping_main, stopping_standby_main
+        from litellm_systemd.runtime.stop import stopping_main
 
-        return (stopping_standby_main if arguments.standby else stopping_main)(os.environ)
+        return stopping_main(os.environ)
     if command == "drained":
         from litellm_systemd.runtime.stop import drained_main
 
@@ -101,8 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     reach = commands.add_parser("reach", help="for doctor: test the connection to each URL")
     reach.add_argument("urls", metavar="URL", nargs="*")
     commands.add_parser("secrets", help="for litellmctl: print the secrets that variables refer to in AWS")
-    stopping = commands.add_parser("stopping", help="for ExecStop=: leave the load balancer, and close the port")
-    stopping.add_argument("--standby", action="store_true", help="of the standby of a restart")
+    commands.add_parser("stopping", help="for ExecStop=: leave the load balancer, and close the port for the drain")
     commands.add_parser("stopped", help="for ExecStopPost=: close the port if the service stays stopped")
     commands.add_parser("drained", help="for the unit of a drain: wait until the service has stopped")
     return parser

@@ -8,8 +8,7 @@ and connections wait.
 Behind a load balancer no connection may wait: the balancer has other instances. ExecStop= first lets the main process
 leave the balancer (`master.leave`). Then it stops the socket unit, so that with the drain the last descriptor of the
 port is closed. A restart starts the socket again before the service. None of this happens at a restart during which a
-standby serves. A stop ends the standby too, which requires the socket. One that serves in place of a failed service
-leaves as well.
+standby serves. A stop ends the standby too, which requires the socket.
 
 systemd refuses to start a socket whose service is still stopping (socket_start in socket.c). So until the drain is
 complete, a temporary unit with Before=litellm.socket has a start job, for which that of the socket waits.
@@ -38,8 +37,6 @@ from litellm_systemd.errors import InstallerError
 _SOCKETS = (SOCKET, f"{METRICS_SOCKET[:-1]}[{METRICS_SOCKET[-1]}]")
 #: The jobs after which the service runs.
 _STARTS = ("restart", "start")
-#: How its states begin in which it serves. In start-post it stops the standby (ExecStartPost=).
-_SERVING = ("start-post", "running", "reload")
 #: Without ignore-dependencies, a stop of the socket, which the service requires, would stop the service too.
 _ALONE = "--job-mode=ignore-dependencies"
 #: The temporary unit of a drain, and the seconds between two looks at the state of the service.
@@ -64,18 +61,6 @@ def stopping_main(environ: Mapping[str, str]) -> int:
         _systemctl("stop", "--no-block", *_SOCKETS)
     if job in ("stop", "restart") and _leave(environ, job):
         _close_port(job)
-    return ExitCode.OK
-
-
-def stopping_standby_main(environ: Mapping[str, str]) -> int:
-    """ExecStop= of the standby: leave the load balancer, unless the service serves on the same socket. Returns 0.
-
-    An unknown state of the service, such as while systemd executes itself again, counts as serving.
-    """
-    state = _show(SERVICE, "SubState")
-    leaves = state and not state.startswith(_SERVING) and _leave(environ, "stop")
-    if leaves and find_job(_list_jobs(), SOCKET) == "stop":
-        _systemctl("stop", _ALONE, SOCKET)  # now, so that no connection waits during the drain
     return ExitCode.OK
 
 
@@ -172,11 +157,7 @@ def _start_drain_unit() -> None:
 
 
 def _show_state(unit: str) -> str:
-    return _show(unit, "ActiveState")
-
-
-def _show(unit: str, name: str) -> str:
-    return _systemctl("show", f"--property={name}", "--value", unit).strip()
+    return _systemctl("show", "--property=ActiveState", "--value", unit).strip()
 
 
 def _list_jobs() -> str:
