@@ -56,9 +56,11 @@ INCOMPLETE = Cause(
 def detect_tls_incomplete(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a certificate that no client can check, whatever CAs the client trusts."""
     files = snapshot.settings.tls
-    problem = judge_chain(read_pair(files).certificate) if files is not None else None
+    if files is None:
+        return
+    problem = judge_chain(read_pair(files).certificate)
     if problem is not None:
-        yield INCOMPLETE.finding(f"{files and files.certificate}: {problem[0]}", remedy=problem[1])
+        yield INCOMPLETE.finding(f"{files.certificate}: {problem[0]}", remedy=problem[1])
 
 
 def judge_chain(pem: str) -> tuple[str, str] | None:
