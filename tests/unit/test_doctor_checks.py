@@ -55,6 +55,7 @@ from litellm_systemd.doctor.check_release import assess_age, detect_release_advi
 from litellm_systemd.doctor.check_service import changed_ca_file, entries_since, is_short_of_workers
 from litellm_systemd.doctor.check_unit import (
     ServiceExit,
+    detect_unit_masked,
     detect_unit_overridden,
     find_line,
     hit_start_limit,
@@ -400,6 +401,20 @@ def test_socket_that_starts_other_services(tmp_path: Path) -> None:
     assert found.evidence == f"{path}:2: Accept=yes"
     host.socket = {"Triggers": "litellm.service", "DropInPaths": path}
     assert list(detect_unit_overridden.detect(host)) == []
+
+
+def test_unit_that_a_generator_masks(tmp_path: Path) -> None:
+    """For a unit that the kernel command line or another generator masks, no `systemctl unmask` is advised."""
+    host = Host(tmp_path, LoadState="masked")
+    (found,) = (each for each in detect_unit_masked.detect(host) if isinstance(each, Finding))
+    assert found.remedy.startswith("sudo systemctl unmask litellm.service")
+    link = tmp_path / "run/systemd/generator.early/litellm.service"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/dev/null")
+    (found,) = (each for each in detect_unit_masked.detect(host) if isinstance(each, Finding))
+    assert found.evidence.startswith("a generator masks it with /run/systemd/generator.early/litellm.service: ")
+    assert "unmask" not in found.remedy
+    assert "/proc/cmdline" in found.remedy
 
 
 def test_changed_variables(tmp_path: Path) -> None:

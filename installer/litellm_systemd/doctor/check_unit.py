@@ -10,7 +10,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,25 @@ MASKED = Cause(
     "sudo systemctl unmask {unit} && sudo litellmctl install --installed",
     requires=_SYSTEMD,
 )
+#: Where systemd-debug-generator(8) masks units. `systemctl unmask` does not remove these links.
+_MASKS = "/run/systemd/generator.early"
 
 
 @detects(MASKED)
 def detect_unit_masked(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a masked unit: `systemctl mask` replaces the unit file by a link to /dev/null."""
+    """Detect a masked unit: `systemctl mask` replaces the unit file by a link to /dev/null, a generator hides it."""
     for name in UNITS:
         unit = snapshot.unit(name)
         if "masked" in (unit.load, unit.enabled):
-            yield MASKED.finding(f"{name}: LoadState={unit.load}, UnitFileState={unit.enabled}", unit=name)
+            found = MASKED.finding(f"{name}: LoadState={unit.load}, UnitFileState={unit.enabled}", unit=name)
+            if snapshot.file(f"{_MASKS}/{name}") is not None:
+                evidence = f"a generator masks it with {_MASKS}/{name}: {found.evidence}"
+                remedy = (
+                    "grep -o 'systemd.mask=[^ ]*' /proc/cmdline; ls /etc/systemd/system-generators    # remove what"
+                    " masks it from the boot loader's configuration, or the generator; then: sudo reboot"
+                )
+                found = replace(found, evidence=evidence, remedy=remedy)
+            yield found
 
 
 BAD = Cause(
