@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.doctor.check_release import damage_findings
 from litellm_systemd.errors import MissingError
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.releases import build
@@ -23,6 +24,7 @@ from litellm_systemd.releases.integrity import (
     write_record,
 )
 from litellm_systemd.releases.inventory import Release
+from litellm_systemd.report.report import Outcome
 
 NAME = "0.1.0-abc"
 MODULE, COMPILED, LIBRARY = "lib/m.py", "lib/__pycache__/m.cpython-311.pyc", "lib/core.so"
@@ -126,6 +128,18 @@ def test_no_damage(layout: Layout, change: Callable[[Path], object]) -> None:
     change(layout.real(layout.release(NAME)))
     assert verify_release(layout, NAME).render() == ""
     assert verify_release(layout, NAME).added == ()
+
+
+@pytest.mark.parametrize(("names", "is_slow"), [((COMPILED,), True), ((COMPILED, MODULE), False), ((), False)])
+def test_compiled_files_that_were_cleaned_up(layout: Layout, names: tuple[str, ...], is_slow: bool) -> None:
+    """A release without compiled files starts more slowly: a warning. Without their modules, it is a failure."""
+    for name in names:
+        (layout.real(layout.release(NAME)) / name).unlink()
+    found = verify_release(layout, NAME)
+    assert found.is_slow is is_slow
+    outcome = Outcome.WARNING if is_slow else Outcome.FAILED
+    findings = tuple(damage_findings(layout, NAME, found, is_active=True))
+    assert [each.outcome for each in findings] == [outcome] * bool(names)
 
 
 def test_added_file(layout: Layout) -> None:

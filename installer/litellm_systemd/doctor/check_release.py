@@ -58,7 +58,9 @@ def damage_findings(layout: Layout, release: str, found: Verification, *, is_act
         actions = [Action(Verb.BUILD_RELEASE, layout.release(release))]
         if is_active and (found.missing or found.changed):
             actions.append(Action(Verb.RESTART, contract.SERVICE))
-        yield DAMAGED.finding(f"{release}: {found.render()}", actions=tuple(actions))
+        slow = "; Python compiles their modules at each start, which takes longer" if found.is_slow else ""
+        outcome = Outcome.WARNING if found.is_slow else None
+        yield DAMAGED.finding(f"{release}: {found.render()}{slow}", outcome=outcome, actions=tuple(actions))
 
 
 def _is_healthy(snapshot: Snapshot) -> bool:

@@ -57,6 +57,12 @@ class Verification:
         return bool(self.missing or self.changed or self.unreadable)
 
     @property
+    def is_slow(self) -> bool:
+        """Whether only compiled files are missing, as after a cleanup: Python compiles modules at each start."""
+        modules = [_source_of(name) for name in self.missing]
+        return self.is_damaged and not (self.changed or self.unreadable or {"", *self.missing}.intersection(modules))
+
+    @property
     def replaced(self) -> tuple[str, ...]:
         """Packages that another program than the build, such as pip or uv, has changed or removed, in words."""
         gone, new = (dict(filter(None, map(_package_of, names))) for names in (self.missing, self.added))
@@ -243,18 +249,22 @@ def _is_readable(entry: os.stat_result) -> bool:
     return entry.st_mode & needed == needed
 
 
+def _source_of(name: str) -> str:
+    """The module of a compiled file; empty for another file."""
+    path = Path(name)
+    is_compiled = path.suffix == ".pyc" and path.parent.name == "__pycache__"
+    return str(path.parent.parent / f"{path.name.partition('.')[0]}.py") if is_compiled else ""
+
+
 def _is_compiled(name: str, files: Mapping[str, object]) -> bool:
     """Whether Python may have written a file: the compiled form of a module, such as for another optimization."""
-    path = Path(name)
-    source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
-    return path.suffix == ".pyc" and path.parent.name == "__pycache__" and str(source) in files
+    return _source_of(name) in files
 
 
 def _is_recompiled(name: str, files: Mapping[str, os.stat_result], built: float) -> bool:
     """Whether root's Python may have compiled a module again, because its source has a later time, as in a copy."""
-    path = Path(name)
-    source = files.get(str(path.parent.parent / f"{path.name.partition('.')[0]}.py"))
-    return path.suffix == ".pyc" and source is not None and source.st_mtime > built
+    source = files.get(_source_of(name))
+    return source is not None and source.st_mtime > built
 
 
 def _built_at(release: Release) -> float:
