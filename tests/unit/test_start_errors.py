@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.doctor.check_network import unit_of
+from litellm_systemd.doctor.check_network import stop_command, unit_of
 from litellm_systemd.doctor.check_unit import failed_start_times, unit_complaints
 from litellm_systemd.doctor.start_errors import exception_of, find_blamed, find_crash, find_start_error, read_error
 from litellm_systemd.host.effective import UnitLine
@@ -183,8 +183,22 @@ def test_unit_of_a_process(tmp_path: Path) -> None:
         ("0::/system.slice/litellm.service\n", "litellm.service"),
         ("4:pids:/x\n1:name=systemd:/system.slice/litellm-standby.service\n0::/\n", "litellm-standby.service"),
         ("0::/user.slice/user-0.slice/session-1.scope\n", "session-1.scope"),
+        ("0::/u.slice/user@7.service/app.slice/litellm.service\n", "user@7.service/litellm.service"),
+        ("0::/u.slice/user@7.service/tmux-spawn-1.scope\n", "user@7.service/tmux-spawn-1.scope"),
         ("0::/\n", ""),
     ):
         path.write_text(text)
         assert unit_of(path) == unit
     assert unit_of(tmp_path / "none") == ""
+
+
+def test_remedy_for_a_port_that_is_taken() -> None:
+    """What is to be stopped is the service of a user, or one container of Docker, and not all that they run."""
+    user = "sudo -u '#7' env XDG_RUNTIME_DIR=/run/user/7 systemctl --user disable --now 'litellm.service'"
+    for units, command in (
+        ((), "Stop that program (sudo ss -ltnp 'sport = :4000')"),
+        (("other.service",), "sudo systemctl stop other.service"),
+        (("docker.service",), "sudo docker stop $(sudo docker ps --quiet --filter publish=4000)"),
+        (("user@7.service/litellm.service",), user),
+    ):
+        assert stop_command(units, "4000") == command

@@ -15,7 +15,7 @@ import json
 import re
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +57,20 @@ def detect_port_taken(snapshot: Snapshot) -> Iterator[Finding]:
         if not own_units(error):
             port = listen.rpartition(":")[2]
             units = [*_socket_units(snapshot, port), *_units(error)]
-            stop = f"sudo systemctl stop {' '.join(units)}" if units else _STOP.format(port=port)
             named = f" ({units[0]})" if units else ""
-            yield TAKEN.finding(f"{error}{named}", stop=stop)
+            yield TAKEN.finding(f"{error}{named}", stop=stop_command(units, port))
 
 
-#: Of a program that is no service.
-_STOP = "Stop that program (sudo ss -ltnp 'sport = :{port}')"
+def stop_command(units: Sequence[str], port: str) -> str:
+    """What frees a port on which these units listen, as `unit_of` names them; without one, any other program."""
+    if not units:
+        return f"Stop that program (sudo ss -ltnp 'sport = :{port}')"
+    if user := re.match(r"user@(\d+)\.service/([^/]+)", units[0]):
+        as_user = f"sudo -u '#{user[1]}' env XDG_RUNTIME_DIR=/run/user/{user[1]}"
+        return f"{as_user} systemctl --user disable --now '{user[2]}'"
+    if units[0] == "docker.service":  # its other containers run on
+        return f"sudo docker stop $(sudo docker ps --quiet --filter publish={port})"
+    return f"sudo systemctl stop {' '.join(units)}"
 
 
 def _socket_units(snapshot: Snapshot, port: str) -> tuple[str, ...]:
@@ -98,12 +105,16 @@ def _units(error: str) -> tuple[str, ...]:
 
 
 def unit_of(cgroup: Path) -> str:
-    """The unit of a process by its control group (proc(5), systemd.slice(5)); empty if it has none or is gone."""
+    """The unit of a process by its control group (proc(5), systemd.slice(5)); empty if it has none or is gone.
+
+    A unit of a user's own service manager is UNIT of `user@UID.service/UNIT`.
+    """
     try:
-        found = re.findall(r"/([^/\n]+\.(?:service|scope))(?:/|$)", cgroup.read_text("utf-8"), re.MULTILINE)
+        lines = cgroup.read_text("utf-8").splitlines()
     except OSError:
         return ""
-    return found[-1] if found else ""
+    found = [units for line in lines if (units := re.findall(r"/([\w:.\\@-]+\.(?:service|scope))(?=/|$)", line))]
+    return "/".join(found[-1]) if found else ""
 
 
 LEFT_OVER = Cause(
