@@ -20,6 +20,7 @@ from litellm_systemd.doctor.check_service import (
 )
 from litellm_systemd.doctor.check_unit import (
     describe_start_error,
+    detect_unit_exit,
     detect_unit_killed,
     detect_unit_stop_timeout,
 )
@@ -27,9 +28,11 @@ from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.dotenv import Dotenv
+from litellm_systemd.host.journald import JournalGap
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import UnitState
 from litellm_systemd.host.systemctl import Journal
+from litellm_systemd.report.report import Outcome
 
 UNREACHABLE = "LiteLLM Proxy: litellm.InternalServerError: OpenAIException - Connection error. (model other)"
 LEAK = (
@@ -74,6 +77,12 @@ class Host(Snapshot):
         return Journal(tuple({"MESSAGE": text, **fields} for text in self._texts))
 
 
+class WithoutEvents(Host):
+    """A host whose journal has nothing about the service."""
+
+    events: Any = property(Snapshot.require_journal)
+
+
 def find(check: DoctorCheck, host: Snapshot) -> list[Finding]:
     return [each for each in check.detect(host) if isinstance(each, Finding)]
 
@@ -97,6 +106,24 @@ def test_drop_in_that_limits_memory(tmp_path: Path) -> None:
     (found,) = find(detect_unit_killed, host)
     assert found.evidence.startswith("/mine.conf:2: Result=signal, SIGABRT")
     assert found.remedy.startswith("Correct or remove /mine.conf:2")
+
+
+@pytest.mark.parametrize("is_between", [False, True])
+def test_failure_without_a_journal(tmp_path: Path, is_between: bool) -> None:
+    """A service that fails is a failure also without its journal, and the remedy begins with that of the journal."""
+
+    host = WithoutEvents(tmp_path, lines="LimitNOFILE=48")
+    host.is_active, host.journal_gap = False, JournalGap("journald.conf:2: Storage=none", "sudoedit journald.conf")
+    result = (
+        {"Result": "success", "NRestarts": "7"} if is_between else {"Result": "exit-code", "ExecMainStatus": "75"}
+    )
+    host.service = {**host.service, **result, "ActiveState": "activating"}
+    (found,) = find(detect_unit_exit, host)
+    assert found.outcome is Outcome.FAILED
+    assert found.evidence.startswith("Result=unknown; " if is_between else "exit code 75 ")
+    assert "journald.conf:2: Storage=none" in found.evidence
+    assert "/mine.conf:2 LimitNOFILE=48" in found.evidence
+    assert found.remedy.startswith("sudoedit journald.conf; sudo litellmctl start")
 
 
 def test_leak_of_open_files(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import StartError, find_blamed, find_crash, find_start_error, read_error
-from litellm_systemd.errors import PermissionDenied
+from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host.effective import UnitLine, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
@@ -448,7 +448,12 @@ def find_exit(snapshot: Snapshot) -> ServiceExit | None:
     # A service that was stopped after a failure is not failing any more.
     if service.get("NRestarts", "0") == "0" or service.get("ActiveState") == "inactive":
         return None
-    return read_exit(snapshot.events, time.time() - _MAX_AGE)
+    try:
+        return read_exit(snapshot.events, time.time() - _MAX_AGE)
+    except Unavailable:
+        if snapshot.is_active:
+            raise
+        return ServiceExit("unknown")  # in a loop of restarts, between two of them
 
 
 def _describe(snapshot: Snapshot, found: ServiceExit) -> tuple[str, Outcome]:
@@ -467,12 +472,15 @@ def _last_error(snapshot: Snapshot, *, is_any: bool = True) -> str:
 
     `is_any`: whether an unknown error counts.
     """
-    error = start_error(snapshot)
-    if error is not None and not (is_any or error.is_explained):
-        error = None
     settings = [f"{each.where} {each.assignment}" for each in drop_ins(snapshot)][:3]
     shown = f"; drop-ins: {', '.join(settings)}" if settings else ""
-    return (f"; last error: {error}" if error else "") + _crash(snapshot) + shown[:_MAX_DROP_INS]
+    try:
+        error, crash = start_error(snapshot), _crash(snapshot)
+    except Unavailable as reason:  # the journal does not have it
+        return f"; {reason.message}{shown[:_MAX_DROP_INS]}"
+    if error is not None and not (is_any or error.is_explained):
+        error = None
+    return (f"; last error: {error}" if error else "") + crash + shown[:_MAX_DROP_INS]
 
 
 def _crash(snapshot: Snapshot) -> str:
@@ -724,7 +732,10 @@ def detect_unit_exit(snapshot: Snapshot) -> Iterator[Finding]:
     found = find_exit(snapshot)
     if found is not None and found.result not in ("signal", "core-dump", "watchdog", "oom-kill", "start-limit-hit"):
         evidence, outcome = _describe(snapshot, found)
-        yield EXIT.finding(evidence, outcome=outcome)
+        finding, gap = EXIT.finding(evidence, outcome=outcome), snapshot.journal_gap
+        if gap is not None:
+            finding = replace(finding, remedy=f"{gap.remedy}; sudo litellmctl start    # doctor then finds the cause")
+        yield finding
 
 
 NOT_STARTED = Cause(
