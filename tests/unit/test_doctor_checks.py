@@ -30,6 +30,7 @@ from litellm_systemd.doctor.check_configuration import (
 )
 from litellm_systemd.doctor.check_drop_ins import failed_command
 from litellm_systemd.doctor.check_files import (
+    detect_files_config_gone,
     detect_files_gone,
     detect_files_unreadable,
     is_open,
@@ -438,6 +439,26 @@ def test_configuration_that_the_sandbox_hides(tmp_path: Path) -> None:
     (found,) = (each for each in detect_files_unreadable.detect(Host(tmp_path)) if isinstance(each, Finding))
     assert found.evidence.startswith(f"{layout.config_link} leads to /root/live.yml, which the sandbox")
     assert found.remedy.startswith("sudo litellmctl config use /root/live.yml ")
+
+
+@pytest.mark.parametrize(
+    ("target", "trouble"),
+    [
+        ("config.yaml", "/etc/litellm/config.yaml, which leads back to itself"),
+        ("configs", "/etc/litellm/configs, which is a folder"),
+        ("configs/none.yml", "/etc/litellm/configs/none.yml, which does not exist"),
+        ("configs/mine.yml", ""),
+    ],
+)
+def test_link_to_no_configuration(tmp_path: Path, target: str, trouble: str) -> None:
+    """A link to the active configuration that leads to itself, to a folder or to nothing is to be set again."""
+    layout = Layout(root=tmp_path)
+    layout.real(layout.configs).mkdir(parents=True)
+    (layout.real(layout.configs) / "mine.yml").touch()
+    layout.real(layout.config_link).symlink_to(target)
+    found = [each for each in detect_files_config_gone.detect(Host(tmp_path)) if isinstance(each, Finding)]
+    assert [each.evidence for each in found] == [f"{layout.config_link} points to {trouble}"] * bool(trouble)
+    assert all(each.remedy.startswith("sudo litellmctl config use NAME") for each in found)
 
 
 FSTAB = """\

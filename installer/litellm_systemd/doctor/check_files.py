@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -204,10 +206,21 @@ CONFIG = Cause(
 
 @detects(CONFIG)
 def detect_files_config_gone(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a missing active configuration, unless `files-gone` reports it as an installed file."""
-    path = _active_config(snapshot)
-    if path is not None and snapshot.file(path) is None and path not in snapshot.records:
-        yield CONFIG.finding(f"{snapshot.layout.config_link} points to {path}, which does not exist")
+    """Detect a link to the active configuration that leads to no file, unless `files-gone` reports that file."""
+    link = snapshot.layout.config_link
+    path, found = _active_config(snapshot), snapshot.file(link)
+    if path is None or found is None or found.kind is not FileKind.LINK:
+        return
+    try:
+        trouble = "is a folder" if stat.S_ISDIR(snapshot.layout.real(path).stat().st_mode) else ""
+    except (FileNotFoundError, NotADirectoryError):
+        trouble = "" if path in snapshot.records else "does not exist"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        trouble = "leads back to itself"
+    if trouble:
+        yield CONFIG.finding(f"{link} points to {path}, which {trouble}")
 
 
 KIND = Cause(
