@@ -137,6 +137,22 @@ def test_a_drop_in_is_blamed() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "RuntimeError: can't start new thread",
+        "ImportError: /x/_y.so: failed to map segment from shared object",
+        "MemoryError",
+    ],
+)
+def test_a_limit_of_the_memory_is_blamed(text: str) -> None:
+    """With too little address space a thread, a library or an allocation fails: the line with the limit is named."""
+    found = find_start_error(journal(text, priority=3), ETC)
+    assert found is not None
+    line = UnitLine("a", 2, "[Service]", "LimitAS", "600M")
+    assert find_blamed(found.known, [line], found.quote) == line
+
+
+@pytest.mark.parametrize(
     ("text", "means", "file"),
     [
         ("not ready after START_TIMEOUT=9 s; still running: time.sleep (/etc/litellm/cb.py:3)", "timeout", "cb.py:3"),

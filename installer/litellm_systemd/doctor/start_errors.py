@@ -58,6 +58,8 @@ _PATHS = (
     *("NoExecPaths", "TemporaryFileSystem", "RootDirectory", "RootImage", "PrivateTmp", "PrivateDevices"),
     *("MountImages", "ProtectHome", "ProtectSystem", "PrivateUsers", "ProtectProc", "ProcSubset"),
 )
+#: With too little address space, also a thread or a library fails.
+_MEMORY = ("LimitAS", "LimitDATA", "LimitSTACK")
 _DAMAGED = "sudo litellmctl releases verify    # if it names damaged files: sudo litellmctl doctor --fix"
 
 #: Tried in this order: what is specific comes first.
@@ -66,11 +68,11 @@ KNOWN_ERRORS = (
     KnownError(
         r"can't start new thread|(?:BlockingIOError|no new process).{0,99}Resource temporarily unavailable"
         r"|fork: .{0,40}Resource temporarily|pthread_create failed",
-        "The service reached its limit of processes and threads (TasksMax, LimitNPROC)",
-        "systemctl show litellm -p TasksMax -p LimitNPROC    # set a larger one in a drop-in" + _RESTART,
-        ("TasksMax", "LimitNPROC"),
+        "The service reached its limit of processes and threads (TasksMax, LimitNPROC), or of memory (LimitAS)",
+        "systemctl show litellm -p TasksMax -p LimitNPROC -p LimitAS    # set a larger one in a drop-in" + _RESTART,
+        ("TasksMax", "LimitNPROC", *_MEMORY),
     ),
-    _of_signature("out-of-memory", "LimitAS", "LimitDATA", "LimitRSS", "MemoryMax", "MemoryHigh"),
+    _of_signature("out-of-memory", *_MEMORY, "LimitRSS", "MemoryMax", "MemoryHigh"),
     _of_signature("no-space", "TemporaryFileSystem", "PrivateTmp"),
     KnownError(
         r"No usable temporary directory|File too large",
@@ -80,10 +82,11 @@ KNOWN_ERRORS = (
     ),
     KnownError(
         r"failed to map segment from shared object|cannot apply additional memory protection",
-        "A library of the release cannot be executed: its file system is mounted with noexec, or a policy denies it",
+        "A library of the release cannot be loaded: its file system is mounted with noexec, or a policy or a limit of"
+        " the memory prevents it",
         'sudo mount -o remount,exec "$(findmnt -no TARGET -T {prefix})"    # and remove noexec from /etc/fstab'
         + _RESTART,
-        ("NoExecPaths", "ExecPaths", "MemoryDenyWriteExecute"),
+        ("NoExecPaths", "ExecPaths", "MemoryDenyWriteExecute", *_MEMORY),
     ),
     KnownError(
         r"LiteLLM rejects (?P<path>\S+): (?!.*\(/opt/)",
