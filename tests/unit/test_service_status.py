@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.commands.status import Loaded, build_runtime_facts, describe_next_step
+from litellm_systemd.commands.status import Loaded, build_runtime_facts, describe_next_step, find_unmet
 from litellm_systemd.errors import InvalidAnswer
 from litellm_systemd.host.service_status import check_status
 
@@ -105,9 +105,21 @@ def test_service_that_starts_again(restarts: str, text: str) -> None:
 
 @pytest.mark.parametrize("unit", ["litellm.service", "litellm.socket"])
 def test_masked_unit(unit: str) -> None:
-    """A masked unit is to be unmasked: a start would fail."""
+    """A masked unit is not to be started: doctor names what masks it."""
     data = {"load": "loaded", "masked": unit, "active": "inactive", "sub": "dead", "socket": "inactive"}
-    assert describe_next_step(data).endswith(f"Run: sudo systemctl unmask {unit}")
+    text = f"{unit} is masked, so the service cannot start. For the remedy, run: sudo litellmctl doctor"
+    assert describe_next_step(data) == text
+
+
+def test_condition_that_is_not_met() -> None:
+    """A service that a condition keeps from starting is not one to start by hand: doctor names the line."""
+    unmet = {f"{kind}Timestamp": "today" for kind in ("Condition", "Assert")}
+    unmet |= {"ConditionResult": "yes", "AssertResult": "no"}
+    data = {"load": "loaded", "masked": "", "active": "inactive", "sub": "dead", "socket": "active"}
+    text = describe_next_step({**data, "unmet": find_unmet(unmet)})
+    assert text == "The last start did not meet Assert…= of the unit. For its line, run: sudo litellmctl doctor"
+    # Before its first start.
+    assert find_unmet({"ConditionTimestamp": "", "ConditionResult": "no"}) == ""
 
 
 def test_good_status() -> None:

@@ -73,6 +73,8 @@ _PROPERTIES = {
     "enabled": "UnitFileState",
     "need_daemon_reload": "NeedDaemonReload",
 }
+#: Whether the last start met what the unit or a drop-in demands of the host (systemd.unit(5)).
+_CONDITIONS = ("ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,19 +205,27 @@ def status(layout: Layout) -> Report:
 
 def observe_service(systemctl: Systemctl) -> dict[str, Any]:
     """The unit as systemd reports it, by the names in the report, and the states of the socket and the standby."""
-    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values(), "ExecMainStatus")
+    found = systemctl.show(contract.SERVICE, *_PROPERTIES.values(), "ExecMainStatus", *_CONDITIONS)
     data: dict[str, Any] = {name: found.get(prop, "") for name, prop in _PROPERTIES.items()}
     socket = systemctl.unit_state(contract.SOCKET)
     data |= {
         "socket": socket.active,
         "masked": _masked(unit_state_of(contract.SERVICE, found), socket),
         "standby": _running(systemctl.unit_state(contract.STANDBY).active),
+        "unmet": find_unmet(found),
     }
     if (data["active"] in _OVER or data["sub"] == "auto-restart") and found.get("ExecMainStatus") != str(
         int(ExitCode.CONFIG)
     ):
         data["status"] = ""  # systemd keeps the last one, such as "importing LiteLLM"
     return data
+
+
+def find_unmet(properties: Mapping[str, str]) -> str:
+    """`Condition` or `Assert`, if the last start of a unit did not meet one; empty if it did, or without a start."""
+    kinds = ("Condition", "Assert")
+    unmet = (each for each in kinds if properties.get(f"{each}Timestamp") and properties.get(f"{each}Result") == "no")
+    return next(unmet, "")
 
 
 def describe_service(data: Mapping[str, Any]) -> str:
@@ -271,9 +281,11 @@ def _describe(data: Mapping[str, Any]) -> str:
 def describe_next_step(data: Mapping[str, Any]) -> str:
     """What to do about a service that is not active; empty if there is nothing to do but to wait."""
     if data["masked"]:
-        return f"{data['masked']} is masked, so the service cannot start. Run: sudo systemctl unmask {data['masked']}"
+        return f"{data['masked']} is masked, so the service cannot start. For the remedy, run: sudo litellmctl doctor"
     if data["load"] in ("bad-setting", "error"):
         return f"systemd cannot load the unit. For the reason, run: systemctl status {contract.SERVICE}"
+    if data["active"] == "inactive" and data.get("unmet"):
+        return f"The last start did not meet {data['unmet']}…= of the unit. For its line, run: sudo litellmctl doctor"
     if data["active"] == "failed" or data["sub"] == "auto-restart":
         return f"Its result is {data['result']}. For the cause, run: sudo litellmctl doctor"
     if data["active"] == "activating" and data["restarts"] not in ("", "0"):
