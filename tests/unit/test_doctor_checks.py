@@ -404,11 +404,17 @@ def test_socket_that_starts_other_services(tmp_path: Path) -> None:
     assert list(detect_unit_overridden.detect(host)) == []
 
 
-def test_unit_that_a_generator_masks(tmp_path: Path) -> None:
-    """For a unit that the kernel command line or another generator masks, no `systemctl unmask` is advised."""
+def test_unit_that_is_masked(tmp_path: Path) -> None:
+    """An empty unit file, which masks a unit, is named; for a generator no `systemctl unmask` is advised."""
     host = Host(tmp_path, LoadState="masked")
     (found,) = (each for each in detect_unit_masked.detect(host) if isinstance(each, Finding))
     assert found.remedy.startswith("sudo systemctl unmask litellm.service")
+    unit = tmp_path / "etc/systemd/system/litellm.service"
+    unit.parent.mkdir(parents=True)
+    unit.touch()
+    (found,) = (each for each in detect_unit_masked.detect(host) if isinstance(each, Finding))
+    assert found.evidence.startswith("/etc/systemd/system/litellm.service is empty, as after a power failure: ")
+    unit.unlink()
     link = tmp_path / "run/systemd/generator.early/litellm.service"
     link.parent.mkdir(parents=True)
     link.symlink_to("/dev/null")

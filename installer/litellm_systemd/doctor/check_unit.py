@@ -23,7 +23,7 @@ from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host.effective import UnitLine, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
-from litellm_systemd.host.state import Action, Verb
+from litellm_systemd.host.state import Action, FileKind, Verb
 from litellm_systemd.host.stop_timeout import find_short_timeout
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.instances.temporary_unit import is_left_over
@@ -51,6 +51,9 @@ def detect_unit_masked(snapshot: Snapshot) -> Iterator[Finding]:
         unit = snapshot.unit(name)
         if "masked" in (unit.load, unit.enabled):
             found = MASKED.finding(f"{name}: LoadState={unit.load}, UnitFileState={unit.enabled}", unit=name)
+            file = snapshot.file(f"{snapshot.layout.units}/{name}")
+            if file is not None and file.kind is FileKind.FILE and not file.content:
+                found = replace(found, evidence=f"{file.path} is empty, as after a power failure: {found.evidence}")
             if snapshot.file(f"{_MASKS}/{name}") is not None:
                 evidence = f"a generator masks it with {_MASKS}/{name}: {found.evidence}"
                 remedy = (
