@@ -686,6 +686,20 @@ def test_unusable_key(tmp_path: Path, line: str, said: str) -> None:
     assert not any("master" in text for text in evidence(detect_configuration_unusable, Snapshot(layout)))
 
 
+def test_environment_file_that_was_emptied(tmp_path: Path) -> None:
+    """For an environment file without content, the remedy is the copy of what was installed."""
+    installed = FileState(Layout.environment_file, b'LITELLM_MASTER_KEY="sk-x"\n', 0o600)
+    snapshot = make_snapshot(tmp_path, {installed.path: record_of(installed)})
+    config = f"{MODEL}general_settings:\n  master_key: os.environ/LITELLM_MASTER_KEY\n"
+    kept = f"{Layout.pristine}/{installed.digest}"
+    for path, text in ((installed.path, ""), (Layout.config_link, config), (kept, installed.content.decode())):
+        snapshot.layout.real(path).parent.mkdir(parents=True, exist_ok=True)
+        snapshot.layout.real(path).write_text(text, encoding="utf-8")
+    (found,) = (each for each in detect_environment_unusable.detect(snapshot) if isinstance(each, Finding))
+    assert found.evidence.startswith(f"{installed.path}: the file is empty, as after a power failure: LITELLM_MASTER")
+    assert found.remedy.startswith(f"sudo cp {kept} {installed.path} && sudo litellmctl restart")
+
+
 def test_lost_variable(tmp_path: Path) -> None:
     """An unclosed quote is reported with its line and the variable that it swallows."""
     layout = Layout(root=tmp_path)

@@ -213,12 +213,23 @@ def _names_same(message: str, reported: str) -> bool:
 
 
 def _variable_finding(snapshot: Snapshot, cause: Cause, item: LintFinding, name: str) -> Finding:
-    dotenv = snapshot.dotenv
+    dotenv, edit = snapshot.dotenv, snapshot.edit_command(name)
     if item.place.file is not None:  # the configuration only refers to the variable
         text = f"{name} is {'empty' if name in dotenv.values else 'not set'} ({item.place.position} refers to it)"
     else:
         text = str(item).removeprefix("environment: ")
-    return cause.finding(f"{dotenv.where(name)}: {text}", edit=snapshot.edit_command(name), remedy=item.remedy)
+    if kept := _kept_copy(snapshot, dotenv.file_of(name)):
+        text, edit = f"the file is empty, as after a power failure: {text}", f"sudo cp {kept} {dotenv.file_of(name)}"
+    return cause.finding(f"{dotenv.where(name)}: {text}", edit=edit, remedy=item.remedy)
+
+
+def _kept_copy(snapshot: Snapshot, path: str) -> str:
+    """The copy that litellmctl keeps of an installed file that is empty now; an empty text for others."""
+    found, record = snapshot.file(path), snapshot.records.get(path)
+    if found is None or record is None or found.kind is not FileKind.FILE or found.content:
+        return ""
+    kept = f"{snapshot.layout.pristine}/{record.digest}"
+    return kept if snapshot.file(kept) is not None and found.digest != record.digest else ""
 
 
 #: Places that are named next to the first one.
