@@ -92,6 +92,15 @@ def test_an_unknown_error_is_quoted() -> None:
     assert "Too many open files" in str(find_start_error((*earlier, *SYSTEMD), ETC))
 
 
+def test_a_library_that_is_not_preloaded_is_no_error() -> None:
+    """What the dynamic linker ignores, such as the library of an agent that was removed, is not the cause."""
+    ignored = "ERROR: ld.so: object '/opt/agent.so' from /etc/ld.so.preload cannot be preloaded"
+    ignored += " (cannot open shared object file): ignored."
+    found = find_start_error((*journal(ignored, "Error: odd"), *SYSTEMD), ETC)
+    assert str(found) == "Error: odd"
+    assert find_start_error((*journal(ignored), *SYSTEMD), ETC) is None
+
+
 def test_code_of_the_user_is_named() -> None:
     """For an exception in the user's own file, file and line are named: from a traceback, and from a message."""
     trace = f"Traceback (most recent call last):\n  File \"{ETC}/cb.py\", line 7, in <module>\n    x()\nKeyError: 'a'"

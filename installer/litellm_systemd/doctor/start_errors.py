@@ -25,10 +25,11 @@ _FRAME = re.compile(r'^ +File "(?P<path>[^"]+)", line (?P<line>\d+)', re.MULTILI
 _LOOKS_LIKE_ERROR = re.compile(
     r"(?:error|exception)\b|\b(?:fatal|failed|cannot|can't|denied|killed|no such file|not found)\b", re.IGNORECASE
 )
-#: Lines that report the end of a process or of a start, not why.
+#: Lines that report the end of a process or of a start, not why, and what the dynamic linker ignores.
 _CONSEQUENCE = re.compile(
     r"Main process exited|Failed with result|Failed to start|Control process exited|Scheduled restart job"
     r"|Start request repeated too quickly|no worker became ready|asyncio: deallocating|Dependency failed"
+    r"|cannot be preloaded .{0,99}: ignored"
 )
 
 
