@@ -108,6 +108,16 @@ def test_drop_in_that_limits_memory(tmp_path: Path) -> None:
     assert found.remedy.startswith("Correct or remove /mine.conf:2")
 
 
+@pytest.mark.parametrize(("state", "line"), [("auto-restart", 2), ("failed", 3)])
+def test_drop_in_that_delays_a_restart(tmp_path: Path, state: str, line: int) -> None:
+    """If systemd waits before a restart, the line with the delay is named; if it starts none, that with Restart=."""
+    host = Host(tmp_path, lines="RestartSec=30min\nRestart=on-failure")
+    host.is_active = False
+    host.service = {**host.service, "Result": "signal", "ExecMainStatus": "9", "SubState": state}
+    (found,) = find(detect_unit_killed, host)
+    assert found.evidence.startswith(f"/mine.conf:{line}: Result=signal, SIGKILL")
+
+
 @pytest.mark.parametrize("is_between", [False, True])
 def test_failure_without_a_journal(tmp_path: Path, is_between: bool) -> None:
     """A service that fails is a failure also without its journal, and the remedy begins with that of the journal."""

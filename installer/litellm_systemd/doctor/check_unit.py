@@ -699,8 +699,9 @@ def detect_unit_killed(snapshot: Snapshot) -> Iterator[Finding]:
         remedy = "journalctl -k -n 50; sudo litellmctl start"
         if name in _CRASHES:
             remedy = "sudo litellmctl releases verify    # a damaged library crashes; so may a callback"
-        restart = () if snapshot.is_active else ("Restart", "RestartSec")
-        names = (*_SETTINGS_OF_SIGNALS.get(name, ()), *restart)
+        # Either systemd waits before it starts the service again, or it does not start it.
+        restart = "RestartSec" if snapshot.service.get("SubState") == "auto-restart" else "Restart"
+        names = (*_SETTINGS_OF_SIGNALS.get(name, ()), *(() if snapshot.is_active else (restart,)))
         where = next((each.where for each in drop_ins(snapshot) if each.name in names), "")
         if where:
             evidence, remedy = f"{where}: {evidence}", CORRECT_LINE.format(where=where)
