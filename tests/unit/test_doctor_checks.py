@@ -62,7 +62,7 @@ from litellm_systemd.doctor.check_unit import (
     hit_start_limit,
     read_exit,
 )
-from litellm_systemd.doctor.disk_usage import find_consumers
+from litellm_systemd.doctor.disk_usage import Consumer, cleaner_of, find_consumers
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import parse_dotenv
@@ -775,6 +775,20 @@ def test_silent_journal() -> None:
     gap = judge_silence(started=60_000_000, newest=20_000_000)
     assert gap is not None
     assert "40 s older than the last start" in gap.reason
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "command"),
+    [
+        ("/var/log/journal", 300, "sudo journalctl --vacuum-size=200M"),
+        ("/var/log/journal", 100, ""),
+        ("/var/cache/apt", 100, "sudo apt-get clean"),
+        ("/var/log/nginx", 300, ""),
+    ],
+)
+def test_command_that_frees_space(path: str, size: int, command: str) -> None:
+    """A journal that is smaller than what its cleaning keeps is not to be cleaned."""
+    assert cleaner_of(Consumer(Path(path), size * 2**20)) == command
 
 
 def test_largest_consumers(tmp_path: Path) -> None:

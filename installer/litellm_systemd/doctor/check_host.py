@@ -23,7 +23,7 @@ from litellm_systemd.aws.sources import proxies_for
 from litellm_systemd.command import run
 from litellm_systemd.doctor.check_network import endpoints_of
 from litellm_systemd.doctor.check_unit import drop_ins
-from litellm_systemd.doctor.disk_usage import CLEANERS, find_consumers, mount_point
+from litellm_systemd.doctor.disk_usage import cleaner_of, find_consumers, mount_point
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import REINSTALL, PermissionDenied, Unavailable
@@ -440,8 +440,8 @@ def detect_host_disk_full(snapshot: Snapshot) -> Iterator[Finding]:
         if outcome is not None:
             consumers = find_consumers(mount_point(Path(space.path)), _MEASURE)
             largest = f"; the largest: {', '.join(map(str, consumers))}" if consumers else ""
-            cleaners = [CLEANERS[str(each.path)] for each in consumers if str(each.path) in CLEANERS]
-            remedy = "; ".join((*cleaners, f"sudo du -xh --max-depth=2 {space.path} | sort -h | tail"))
+            search = f"sudo du -xh --max-depth=2 {space.path} | sort -h | tail"
+            remedy = "; ".join((*filter(None, map(cleaner_of, consumers)), search))
             evidence = f"{space.path} has {space.bytes // 1024} KiB free{largest}"
             yield FULL.finding(evidence, outcome=outcome, remedy=remedy)
 

@@ -36,6 +36,13 @@ class Consumer:
         return f"{self.path} {size / 1024:.1f} GiB" if size >= 1024 else f"{self.path} {size:.0f} MiB"
 
 
+def cleaner_of(consumer: Consumer) -> str:
+    """The command that frees the space; empty if none is known, or if the journal is smaller than what that keeps."""
+    path = str(consumer.path)
+    is_kept = path == "/var/log/journal" and consumer.size <= 200 * 2**20
+    return "" if is_kept else CLEANERS.get(path, "")
+
+
 def find_consumers(top: Path, seconds: float, known: Mapping[str, str] = CLEANERS) -> tuple[Consumer, ...]:
     """The largest folders and files below a folder on its file system, at most three, found in so many seconds."""
     end = time.monotonic() + seconds
