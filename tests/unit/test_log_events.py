@@ -172,6 +172,11 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "database-refuses",
         ),
         (
+            "LiteLLM Proxy: Retrying spend update after retryable DB error (attempt 1/3): ConnectorError("
+            'ConnectorError { user_facing_error: None, kind: QueryError(PostgresError { code: "55P03", message: "x"',
+            "database-locked",
+        ),
+        (
             "LiteLLM Proxy: Error getting search tools from DB: The table `public.LiteLLM_SearchToolsTable` does not"
             " exist in the current database. (P2021; Exception: Error getting search tools from DB",
             "database-refuses",
@@ -190,6 +195,12 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "metrics-of-gone-worker",
         ),
         ("Skipping guardrail 'pii': invalid configuration, proxy is starting WITHOUT it: x", "guardrail-skipped"),
+        (
+            "LiteLLM Proxy: Presidio PII analysis failed: ClientConnectorError (ConnectionRefusedError: [Errno 111]"
+            " Connect call failed ('127.0.0.1', 5002); guardrail presidio)",
+            "guardrail-unreachable",
+        ),
+        ("LiteLLM Proxy: Authentication Error, wrong key (Exception)", "client-key"),
         ("refused 15 requests with a wrong key and 1 request without a key, from 192.0.2.7 (16)", "client-key"),
         ("refused 1 request without a key, from 127.0.0.1 (1)", "client-key"),
         ("refused 5 guessed keys after 10 wrong ones, from 192.0.2.7 (5)", "key-guessing"),
@@ -236,6 +247,17 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         (
             "opentelemetry.exporter.otlp.proto.http.metric_exporter: Failed to export metrics batch code: 401,"
             " reason: Unauthorized",
+            "callback-export",
+        ),
+        (
+            "LiteLLM: Error uploading to s3: Cannot connect to host none.s3.us-east-1.amazonaws.com:443 [Temporary"
+            " failure in name resolution] (gaierror: [Errno -3] Temporary failure in name resolution)",
+            "callback-export",
+        ),
+        ("LiteLLM: s3 logging: 4 in-call retries across 2 uploads this flush", "callback-export"),
+        (
+            "LiteLLM: CustomLogger: async_send_batch raised; preserving 2 events in queue for retry"
+            " (S3BatchUploadError: 2 of 2 S3 uploads failed; transient failures kept in queue for the next flush)",
             "callback-export",
         ),
         ("LiteLLM: Datadog API error: status_code=503, will retry 4 records - Connection error", "callback-export"),

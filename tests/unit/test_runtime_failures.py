@@ -119,6 +119,37 @@ def test_defects_of_callbacks_are_errors() -> None:
     assert build(KeyError("x"), in_request=False).priority == ERROR
 
 
+def raise_in(path: str, error: Exception) -> Exception:
+    """The error, raised by code of that file."""
+    try:
+        exec(compile("raise error", path, "exec"), {"error": error})
+    except Exception as raised:
+        return raised
+    raise AssertionError
+
+
+def test_guardrails_without_their_server() -> None:
+    """A guardrail that cannot reach its server is an error that names it, whatever status LiteLLM gives it."""
+    for error in (Exception("Presidio PII analysis failed"), HTTPException(400, "guardrail failed")):
+        caused_by(error, ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 5002)"))
+        folder = "/x/litellm/proxy/guardrails/guardrail_hooks"
+        inner = raise_in(f"{folder}/presidio.py", error)
+        failure = build(raise_in(f"{folder}/unified_guardrail/unified_guardrail.py", inner))
+        assert failure.priority == ERROR
+        assert "Connect call failed ('127.0.0.1', 5002); guardrail presidio" in failure.text
+
+
+def test_keys_that_custom_auth_refuses() -> None:
+    """An `Exception` of the operator's own custom_auth refuses a client's key; any other is a defect of that code."""
+    found = []
+    for error in (Exception("wrong key"), KeyError("x-team")):
+        path = "auth_exception_handler.py"
+        record = logging.LogRecord("LiteLLM Proxy", logging.ERROR, path, 7, "%s", (error,), None)
+        failure = build_failure(record, raise_in(__file__, error), in_request=True, is_model=bool)
+        found.append((failure.priority, failure.text.partition(";")[0]))
+    assert found == [(WARNING, "Authentication Error, wrong key (Exception)"), (ERROR, "'x-team' (KeyError")]
+
+
 def test_names_that_clients_choose() -> None:
     """The refusal of a model that a client chose, since a wildcard of the configuration allows it, is a warning."""
     error = aws(400, "ValidationException", "The provided model identifier is invalid.")

@@ -268,6 +268,14 @@ _LITELLM = (
         min_count=3,
     ),
     Signature(
+        "database-locked",
+        "litellm",
+        r'code: "(?:55P03|40P01)"',
+        "Another session of PostgreSQL held a lock for which LiteLLM waited",
+        "find the session while it holds the lock: sudo litellmctl doctor",
+        min_count=0,
+    ),
+    Signature(
         "database-refuses",
         "litellm",
         r"kind: QueryError\(PostgresError|SQLSTATE \w{5}|\bP202[12]\b",
@@ -301,8 +309,8 @@ _LITELLM = (
         "litellm",
         r"ModuleNotFoundError|No module named|ImportError: (?:cannot import|Could not import)",
         "The release lacks a Python package or file: it is damaged, or a callback or feature needs more than it has",
-        "sudo litellmctl releases verify; if it is not damaged, remove that callback or feature, or put the file next"
-        " to the configuration: docs/configurations.md",
+        "sudo litellmctl releases verify; if it is not damaged, add the package that has the module: sudo litellmctl"
+        " install --with PACKAGE; or put the file next to the configuration: docs/configurations.md",
     ),
     Signature(
         "guardrail-skipped",
@@ -310,6 +318,13 @@ _LITELLM = (
         r"Skipping guardrail '.{0,200}': invalid configuration",
         "LiteLLM could not load a guardrail and serves without it: requests are not checked",
         "the message names the guardrail and the error: correct it, then: sudo systemctl reload litellm",
+    ),
+    Signature(
+        "guardrail-unreachable",
+        "litellm",
+        r"; guardrail \w{1,60}(?:\)|; )",
+        "LiteLLM cannot reach the server of a guardrail, and refuses each request that it checks",
+        "start that server, or correct its address in .env or under guardrails, then: sudo litellmctl install",
     ),
     Signature(
         "key-guessing",
@@ -349,7 +364,7 @@ _LITELLM = (
         r"Langfuse export (?:to|dropped)|encountered while exporting (?:span|trace|metric|log)"
         r"|Failed to export (?:span|trace|metric|log)"
         r"|API error: status_code=\w{1,9}(?:, will retry| is not retryable, dropped) \d+ rec"
-        r"|network error sending \d+ records",
+        r"|network error sending \d+ records|Error uploading to s3|^LiteLLM: s3 logging: |async_send_batch raised",
         "A callback could not deliver to its target; requests of clients are not affected",
         "check the address and the keys of that callback in .env, and that this host reaches it",
     ),

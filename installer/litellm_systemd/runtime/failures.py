@@ -89,6 +89,10 @@ _CONFIGURED_MODEL = re.compile(
 _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS})
 #: The modules of LiteLLM that fetch what a URL in a request names.
 _FETCHES = ("/image_handling.py", "/url_utils.py")
+#: The modules of LiteLLM that call the server of a guardrail, by the name of the guardrail's type.
+_GUARDRAIL = re.compile(r"/guardrails/guardrail_hooks/(\w{1,60})")
+#: The module of LiteLLM that logs why it refuses a key.
+_AUTHENTICATION = "auth_exception_handler"
 #: Packages of the service's own stores.
 _STORES = ("redis", "prisma", "asyncpg", "psycopg")
 _DISCONNECTED = 499
@@ -246,11 +250,15 @@ def build_failure(
     if priority == ERROR and is_chosen_by_client:
         priority = WARNING
     text = _line(message)
+    place = _find_own_code(error)
+    if place and record.module == _AUTHENTICATION and _is_plain(error):  # the operator's code refuses a key
+        priority, place, text = WARNING, "", f"Authentication Error, {text}".rstrip(", ")
     details = [code] if code and code not in text else []
     if subject := _find_host_problem(error):
         details += [] if type(error).__name__ in text else [f"{type(error).__name__}: {error}"[:300]]
     elif reason is not None:
         details.append(_line(f"{type(reason).__name__}: {reason}")[:300])
+        details += [f"guardrail {guardrail}"] if (guardrail := _find_guardrail(error)) else []
         subject = _line(str(reason))[:100]
     elif provider:
         subject = f"{code or find_status(error)} {'' if code in _CREDENTIALS or is_chosen_by_client else group}"
@@ -259,8 +267,7 @@ def build_failure(
         if type(error).__name__ not in text:
             quoted = "" if str(error) in text else f": {error}"
             details.append(f"{type(error).__name__}{quoted}"[:300])
-    if place := _find_own_code(error):
-        details.append(place)
+    details += [place] if place else []
     details += [f"model {group}"] if group else []
     text += f" ({'; '.join(map(_line, details))})" if details else ""
     by_client = not provider and priority != ERROR and (find_status(error) or 500) < 500
@@ -280,6 +287,8 @@ def _priority(error: BaseException, code: str, *, in_request: bool) -> int:
     if status == _DISCONNECTED or type(error).__name__ in ("ClientDisconnect", "CancelledError"):
         return INFO
     if _find_host_problem(error):
+        return ERROR
+    if _connection_error(error) is not None and _find_guardrail(error):
         return ERROR
     if not provider and not code and status is not None and status < 500:
         return WARNING
@@ -349,6 +358,20 @@ def _connection_error(error: BaseException) -> BaseException | None:
 
 def _fetches_for_a_client(error: BaseException) -> bool:
     return any(frame.path.endswith(_FETCHES) for frame in _frames(error))
+
+
+def _find_guardrail(error: BaseException) -> str:
+    """The type of the guardrail that raised the error, such as "presidio"; empty if none did.
+
+    The innermost one: LiteLLM calls some through unified_guardrail.
+    """
+    found = [match[1] for frame in _frames(error) if (match := _GUARDRAIL.search(frame.path))]
+    return found[-1] if found else ""
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Whether code raised `Exception` itself, as LiteLLM's example of `custom_auth` does for a wrong key."""
+    return all(type(each) is Exception for each in _chain(error))
 
 
 def _find_own_code(error: BaseException) -> str:
