@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 
+from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.gateway.config_types import ENVIRONMENT, GatewayConfig, KeyPath, LintFinding
 from litellm_systemd.gateway.models import with_own_variables
 from litellm_systemd.gateway.python_files import LOADED_CALLBACKS
@@ -22,6 +24,12 @@ _TELEMETRY, _CONSOLE = "otel", "console"
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER")
 _COLLECTORS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_ENDPOINT")
 _TRANSPORTS = ("otlp_http", "otlp_grpc", "http/protobuf", "http/json", "grpc", _CONSOLE)
+
+#: The callbacks that write to S3, and the section with their bucket.
+_BUCKETS, _BUCKET_SECTION, _BUCKET = ("s3", "s3_v2"), "s3_callback_params", "s3_bucket_name"
+#: Sentry's callback, its variable, and the form of that (sentry_sdk.utils.Dsn).
+_SENTRY, _DSN = "sentry", "SENTRY_DSN"
+_DSN_FORM = re.compile(r"https?://[^@/\s]+@[^@/\s]+/(?:[^?#\s]+/)?\d+(?:[?#]\S*)?")
 
 
 def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
@@ -53,6 +61,10 @@ def callback_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iter
                 yield from _without_keys(config, path, name, own)
                 if name == _TELEMETRY and is_loaded:
                     yield from _without_collector(config, path, own)
+                elif name in _BUCKETS:
+                    yield from _without_bucket(config, path, name)
+                elif name == _SENTRY:
+                    yield from _bad_dsn(config, own.get(_DSN, ""))
 
 
 def _without_keys(
@@ -87,6 +99,22 @@ def _without_collector(config: GatewayConfig, path: KeyPath, environ: Mapping[st
         message = f"is {_TELEMETRY}, which sends nothing without {_COLLECTORS[0]}"
         remedy = f"Write {_COLLECTORS[0]}= and the URL of the collector in .env, such as http://127.0.0.1:4318."
         yield config.warning("missing-variable", path, message, remedy)
+
+
+def _without_bucket(config: GatewayConfig, path: KeyPath, name: str) -> Iterator[LintFinding]:
+    """A callback that writes to S3 without a bucket: LiteLLM takes None for its name, and no log is stored."""
+    params = config.section("litellm_settings").get(_BUCKET_SECTION)
+    if not (isinstance(params, Mapping) and params.get(_BUCKET)):
+        message = f"is {name}, which stores nothing without {_BUCKET}"
+        remedy = f"Write it under litellm_settings: {_BUCKET_SECTION}: {{{_BUCKET}: NAME}}"
+        yield config.warning("missing-variable", path, message, remedy)
+
+
+def _bad_dsn(config: GatewayConfig, dsn: str) -> Iterator[LintFinding]:
+    if dsn and not (_DSN_FORM.fullmatch(dsn) or is_reference(dsn)):
+        message = "is no DSN of Sentry, https://KEY@HOST/NUMBER: LiteLLM does not start with it"
+        remedy = "Copy it from the settings of the project in Sentry (Client Keys)."
+        yield config.error("bad-variable", (ENVIRONMENT, _DSN), message, remedy)
 
 
 def _is_generic(value: object) -> bool:
