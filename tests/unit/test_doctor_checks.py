@@ -768,6 +768,31 @@ def test_ca_file_without_certificates(tmp_path: Path) -> None:
     assert evidence(detect_environment_file, snapshot) == []
 
 
+@pytest.mark.parametrize(
+    ("variables", "mode", "said"),
+    [
+        ("", None, ["PROMETHEUS_MULTIPROC_DIR=/srv/counts: the folder does not exist"]),
+        ("", 0o755, ["litellm cannot write there: mode 0755, owner "]),
+        ("", 0o777, []),
+        ('METRICS="127.0.0.1:9400"\n', None, []),
+    ],
+    ids=["missing", "of another user", "writable", "METRICS"],
+)
+def test_folder_of_counters(tmp_path: Path, variables: str, mode: int | None, said: list[str]) -> None:
+    """A folder for the counters of the callback that is missing, or that the service cannot write, is reported."""
+    snapshot = make_snapshot(tmp_path, {})
+    folder = tmp_path / "etc/litellm"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "litellm.env").write_text(f'PROMETHEUS_MULTIPROC_DIR="/srv/counts"\n{variables}', encoding="utf-8")
+    model = "model_list: [{model_name: a, litellm_params: {model: openai/x, api_key: none}}]\n"
+    (folder / "config.yaml").write_text(f"{model}litellm_settings: {{callbacks: [prometheus]}}\n", encoding="utf-8")
+    if mode is not None:
+        (tmp_path / "srv/counts").mkdir(parents=True)
+        (tmp_path / "srv/counts").chmod(mode)
+    found = evidence(detect_environment_file, snapshot)
+    assert [text in each for text, each in zip(said, found, strict=True)] == [True] * len(said)
+
+
 def test_silent_journal() -> None:
     """An entry that journald has not stored yet, at a start just now, does not make the journal a silent one."""
     assert judge_silence(started=60_000_000, newest=59_500_000) is None

@@ -18,8 +18,9 @@ from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, TwoMethods, judge_en
 from litellm_systemd.env.environment_file import Fault
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
-from litellm_systemd.env.variables import HOST, MASTER_KEY, PORT, SHORT_KEY
+from litellm_systemd.env.variables import HOST, MASTER_KEY, METRICS, PORT, SHORT_KEY
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, Unavailable
+from litellm_systemd.gateway.callbacks import CALLBACK_SETTINGS
 from litellm_systemd.gateway.config import ConfigError, LintFinding, Severity, lint
 from litellm_systemd.gateway.config_types import REFERENCE
 from litellm_systemd.gateway.environment import unread_names
@@ -39,8 +40,9 @@ from litellm_systemd.report.report import Outcome
 
 FILE = Cause(
     "environment-file",
-    "A variable names a file that the service cannot read: without a CA file no TLS connection is trusted, without a"
-    " credentials file no request is signed. A CA file with anything else than certificates stops the service.",
+    "A variable names a file that the service cannot read, or a folder that it cannot use: without a CA file no TLS"
+    " connection is trusted, without a credentials file no request is signed. A CA file with anything else than"
+    " certificates stops the service, and so does a missing folder of PROMETHEUS_MULTIPROC_DIR.",
     "{edit} && sudo litellmctl restart    # {remedy}",
     requires=("files-not-installed", "files-user-gone"),
 )
@@ -66,6 +68,36 @@ def detect_environment_file(snapshot: Snapshot) -> Iterator[Finding]:
         elif name in CA_VARIABLES and (trouble := _ca_trouble(snapshot.layout.real(path))):
             remedy = f"name a file with certificates in PEM format, or write them into {path}"
             yield FILE.finding(f"{where}: {trouble}", edit=edit, remedy=remedy)
+    yield from _counters(snapshot)
+
+
+#: The folder in which LiteLLM's callback counts, if the user names one. METRICS has a folder of its own.
+_COUNTERS, _COUNTING = "PROMETHEUS_MULTIPROC_DIR", "prometheus"
+
+
+def _counters(snapshot: Snapshot) -> Iterator[Finding]:
+    """A folder of PROMETHEUS_MULTIPROC_DIR that is missing, or in which the service's user cannot write."""
+    path, user = snapshot.environment.get(_COUNTERS, ""), contract.SERVICE_USER
+    if not path.startswith("/") or snapshot.environment.get(METRICS.name) or not _counts(snapshot):
+        return
+    found, trouble = snapshot.file(path), "the folder does not exist"
+    if found is not None:
+        bit = 0o200 if found.owner == user else 0o020 if found.group == user else 0o002
+        if found.mode & bit:
+            return
+        trouble = f"{user} cannot write there: mode {found.mode:04o}, owner {found.owner}:{found.group}"
+    where, edit = snapshot.dotenv.where(_COUNTERS), snapshot.edit_command(_COUNTERS)
+    remedy = "remove the variable: the service then makes a folder of its own"
+    yield FILE.finding(f"{where}: {_COUNTERS}={path}: {trouble}", edit=edit, remedy=remedy)
+
+
+def _counts(snapshot: Snapshot) -> bool:
+    """Whether the configuration has the callback that counts. One that cannot be read is reported elsewhere."""
+    try:
+        settings = snapshot.gateway.section("litellm_settings")
+    except (InputError, MissingError):
+        return False
+    return any(_COUNTING in (settings.get(name) or ()) for name in CALLBACK_SETTINGS)
 
 
 #: Variables that name a file with certificates of CAs.
