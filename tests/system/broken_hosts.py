@@ -229,7 +229,8 @@ BROKEN = {
         "cp -p /var/lib/litellm-systemd/manifest.json /root; echo '{' > /var/lib/litellm-systemd/manifest.json",
         "files-manifest",
         "not the manifest",
-        "mv /root/manifest.json /var/lib/litellm-systemd/",
+        "litellmctl status | grep -q 'is damaged: it is not the manifest' && litellmctl logs --errors &&"
+        " mv /root/manifest.json /var/lib/litellm-systemd/",
     ),
     "interrupted change": BrokenHost(
         f"echo '{UNFINISHED}' > /var/lib/litellm-systemd/journal; touch /etc/systemd/system/litellm.service",

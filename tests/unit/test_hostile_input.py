@@ -26,7 +26,7 @@ from litellm_systemd.env.dotenv import check_assignment, parse_dotenv, render_as
 from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import find_layout, read_manifest, render_manifest
+from litellm_systemd.host.observe import find_any_layout, find_layout, read_manifest, render_manifest
 from litellm_systemd.host.state import Action, HostState, Record, UnitState, Verb
 from litellm_systemd.install.undo_log import UndoLog, read_undo_log
 from litellm_systemd.logs.events import group_events, read_events
@@ -163,7 +163,10 @@ MANIFEST = json.loads(render_manifest(Layout(), RECORDS, "0.1.0-a"))
 @example(dump({**MANIFEST, "files": {"/../../etc/x": MANIFEST["files"]["/x"]}}))
 @example(dump({**MANIFEST, "files": {"/x": {**MANIFEST["files"]["/x"], "mode": "77777777"}}}))
 def test_manifest(scratch: Path, content: bytes) -> None:
-    """Any manifest is read, with plain absolute paths and valid modes, or refused with its path."""
+    """Any manifest is read, with plain absolute paths and valid modes, or refused with its path.
+
+    `status` and `logs` work with all of them.
+    """
     layout = Layout(root=scratch)
     write(layout.real(layout.manifest), content)
 
@@ -175,6 +178,7 @@ def test_manifest(scratch: Path, content: bytes) -> None:
         find_layout(layout.root, None)
 
     assert str(layout.manifest) in (refused(read) or layout.manifest)
+    assert find_any_layout(layout.root).root == layout.root
 
 
 def undo_log_of(layout: Layout) -> bytes:

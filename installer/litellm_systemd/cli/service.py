@@ -149,8 +149,9 @@ def rotate_key(overlap: str, key_file: str | None, env_file: Path | None, wait: 
 def status() -> Report:
     """Show the state of the service and its workers."""
     from litellm_systemd.commands import status
+    from litellm_systemd.host.observe import find_any_layout
 
-    return status.status(layout_of())
+    return status.status(find_any_layout())
 
 
 @cli.command()
@@ -200,6 +201,7 @@ def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> in
     with ACCESS_LOG=true in .env.
     """
     from litellm_systemd.commands import logs
+    from litellm_systemd.host.observe import find_any_layout
 
     if not errors and request is None:
         # journalctl itself notices when the reader of what it follows is gone.
@@ -211,8 +213,8 @@ def logs(as_json: bool, errors: bool, request: str | None, **options: Any) -> in
     if follow or lines is not None or (request is not None and priority):
         raise click.UsageError("-f and -n cannot be combined with --errors or --request, nor -p with --request")
     if request is not None:
-        return show(logs.request(layout_of(), request, **options), as_json=as_json)
-    return show(logs.errors(layout_of(), priority=priority, **options), as_json=as_json)
+        return show(logs.request(find_any_layout(), request, **options), as_json=as_json)
+    return show(logs.errors(find_any_layout(), priority=priority, **options), as_json=as_json)
 
 
 @cli.command()

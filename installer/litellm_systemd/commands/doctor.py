@@ -29,10 +29,10 @@ from litellm_systemd.doctor.registry import CHECKS, collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.environment_file import parse_environment_file
 from litellm_systemd.env.secrets import Scrubber, is_secret_variable
-from litellm_systemd.errors import CannotCreate, InputError, InstallerError, MissingError
+from litellm_systemd.errors import CannotCreate, InstallerError, MissingError
 from litellm_systemd.host.effective import find_drop_ins, is_service_variable, read_environ
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import find_layout, observe_host, observe_releases, require_root
+from litellm_systemd.host.observe import find_any_layout, observe_host, observe_releases, require_root
 from litellm_systemd.host.state import Action, DesiredState, Plan, Running, Verb
 from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.host.systemctl import Systemctl
@@ -93,14 +93,6 @@ def _has_new(diagnosis: Diagnosis, fixed: tuple[Finding, ...]) -> bool:
     """Whether there is something to fix of another kind than before."""
     known = {finding.cause for finding in fixed}
     return any(_is_fixable(finding) and finding.cause not in known for finding in diagnosis.causes)
-
-
-def find_any_layout() -> Layout:
-    """The layout of the installation; the default layout if its manifest cannot be read."""
-    try:
-        return find_layout(Path("/"), None)
-    except InputError:
-        return Layout()
 
 
 def _fix(layout: Layout, diagnosis: Diagnosis, say: Say) -> _FixResult:

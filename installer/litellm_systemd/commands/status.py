@@ -31,7 +31,14 @@ from litellm_systemd.doctor.check_unit import describe_start_error
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import judge_end
 from litellm_systemd.env.variables import ALLOW_MOCK_TESTING, MOCK_TESTING_WARNING
-from litellm_systemd.errors import InstallerError, InvalidAnswer, NotInstalled, Unavailable, join_sentences
+from litellm_systemd.errors import (
+    InputError,
+    InstallerError,
+    InvalidAnswer,
+    NotInstalled,
+    Unavailable,
+    join_sentences,
+)
 from litellm_systemd.gateway.config import read_document
 from litellm_systemd.host.effective import observe_environment
 from litellm_systemd.host.files import observe_file
@@ -190,6 +197,7 @@ def status(layout: Layout) -> Report:
             *_boot_notes(data["enabled"]),
             *_unseen_notes(is_active=is_active),
             *_mock_notes(data["status"]),
+            *_manifest_notes(layout),
             *unread,
         ),
         data={
@@ -370,6 +378,14 @@ def _standby_notes(systemctl: Systemctl, *, is_active: bool) -> tuple[str, ...]:
 def _mock_notes(status: str) -> tuple[str, ...]:
     # From the status line of the service, which any user can read.
     return (MOCK_TESTING_WARNING,) if ALLOW_MOCK_TESTING.name in status else ()
+
+
+def _manifest_notes(layout: Layout) -> tuple[str, ...]:
+    try:
+        read_manifest(layout)
+    except InputError as error:
+        return (f"{error.message}, so no verb can change anything. {error.hint}",)
+    return ()
 
 
 def _version(layout: Layout, package: str) -> str:

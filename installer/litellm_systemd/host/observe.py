@@ -210,6 +210,14 @@ def find_layout(root: Path, prefix: str | None) -> Layout:
     return layout if chosen is None else Layout(root=root, prefix=str(chosen))
 
 
+def find_any_layout(root: Path = Path("/")) -> Layout:
+    """As `find_layout`, for verbs that only read; with a damaged manifest that with the default prefix."""
+    try:
+        return find_layout(root, None)
+    except InputError:
+        return Layout(root=root)
+
+
 def _manifest(layout: Layout) -> dict[str, Any]:
     path = layout.real(layout.manifest)
     try:
@@ -225,7 +233,10 @@ def _manifest(layout: Layout) -> dict[str, Any]:
 
 def _not_a_manifest(layout: Layout) -> InputError:
     path = layout.real(layout.manifest)
-    return InputError(f"{path} is damaged: it is not the manifest of an install", "Move it away and install again.")
+    return InputError(
+        f"{path} is damaged: it is not the manifest of an install",
+        f"Run: sudo mv {path} {path}.bad && sudo litellmctl install --take-ours",
+    )
 
 
 def memory_field(path: Path, name: str) -> int | None:
