@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.doctor.check_files import UNFINISHED, detect_files_unfinished
+from litellm_systemd.doctor.engine import Finding
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InputError, Interrupted
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.state import Action, FileState, HostState, UnitState, Verb
+from litellm_systemd.host.state import Action, DesiredState, FileState, HostState, Plan, Running, UnitState, Verb
 from litellm_systemd.install import apply
-from litellm_systemd.install.apply import changing
+from litellm_systemd.install.apply import apply_install, changing
 from litellm_systemd.install.undo_log import UndoLog, read_undo_log
 
 HOST = HostState(
@@ -89,6 +92,41 @@ def test_invalid_undo_log(layout: Layout, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=str(path)):
         read_undo_log(layout)
+
+
+@pytest.mark.parametrize(
+    ("verb", "again"),
+    [
+        ("rotate-key", "; then again: sudo litellmctl rotate-key"),
+        ("doctor --fix", ""),
+        ("uninstall", ""),
+    ],
+)
+def test_doctor_names_the_interrupted_command(layout: Layout, verb: str, again: str) -> None:
+    """The finding about an interrupted change names the command that was interrupted, and what finishes it."""
+    UndoLog(layout, verb, HOST)
+    snapshot = Snapshot(layout)
+    snapshot.is_root = True
+    (found,) = detect_files_unfinished.detect(snapshot)
+    assert isinstance(found, Finding)
+    assert found.evidence.endswith(f"records an unfinished {verb}")
+    assert found.remedy == f"{UNFINISHED.remedy}{again}"
+
+
+def test_the_undo_log_has_the_verb(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a verb changes the host, the undo log has its name, for what is reported if it is killed."""
+    monkeypatch.setattr(apply, "require_root", lambda _what: None)
+    seen = []
+
+    def prove() -> None:
+        found = read_undo_log(layout)
+        seen.append(found.verb if found else "")
+
+    desired = DesiredState("", files=(), enabled=False, running=Running.UNTOUCHED)
+    with changing(layout, "rotate-key", lambda _line: None) as executor:
+        apply_install(executor, Plan((Action(Verb.SET_ACCESS, "/x"),)), desired, HostState(), prove)
+    assert seen == ["rotate-key"]
+    assert read_undo_log(layout) is None
 
 
 def test_interruption_after_the_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

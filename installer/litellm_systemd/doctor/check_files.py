@@ -67,7 +67,7 @@ def detect_files_manifest(snapshot: Snapshot) -> Iterator[Finding]:
 UNFINISHED = Cause(
     "files-unfinished",
     "A change was interrupted by a kill or a power failure: some files are new, others old.",
-    "sudo litellmctl doctor --fix    # like every change, it first rolls back what was interrupted",
+    "sudo litellmctl doctor --fix    # rolls back what was interrupted, or completes it",
     fix="rolls back the interrupted change, or completes it",
 )
 
@@ -80,7 +80,10 @@ def detect_files_unfinished(snapshot: Snapshot) -> Iterator[Finding]:
     found = read_undo_log(snapshot.layout)
     if found is not None and find_holder(snapshot.layout) is None:
         step = f"; last step: {found.taken[-1]}" if found.taken else ""
-        yield UNFINISHED.finding(f"{snapshot.layout.undo_log} records an unfinished {found.verb}{step}")
+        finding = UNFINISHED.finding(f"{snapshot.layout.undo_log} records an unfinished {found.verb}{step}")
+        if found.manifest is None and found.verb not in ("uninstall", "doctor --fix", "change"):
+            finding = replace(finding, remedy=f"{finding.remedy}; then again: sudo litellmctl {found.verb}")
+        yield finding
 
 
 RELEASE = Cause(

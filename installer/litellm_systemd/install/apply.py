@@ -66,14 +66,16 @@ _SERVICE_VERBS = (Verb.STOP, Verb.START, Verb.RELOAD, Verb.RESTART)
 class Executor:
     """What the steps need: the layout, systemd, the source of a release, and a function that prints progress.
 
-    `starts`: after the steps, the service runs with what is installed. `database`: the environment for the programs
-    that migrate the database, see `database.steps`; None without a database.
+    `verb`: that of the command line, for the undo log. `starts`: after the steps, the service runs with what is
+    installed. `database`: the environment for the programs that migrate the database, see `database.steps`; None
+    without a database.
     """
 
     layout: Layout
     systemctl: Systemctl
     source: Source | None = None
     say: Callable[[str], None] = lambda _line: None
+    verb: str = "install"
     starts: bool = False
     database: Mapping[str, str] | None = None
 
@@ -309,7 +311,7 @@ def apply_install(
         return
     taken: list[Action] = []
     with plain_umask(), ExitStack() as stack:
-        undo_log = UndoLog(executor.layout, "install", host)
+        undo_log = UndoLog(executor.layout, executor.verb, host)
         try:
             for action in plan.actions:
                 undo_log.record(action)
@@ -516,7 +518,7 @@ def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iter
     """
     require_root(f"litellmctl {verb}")
     with hold_lock(layout, verb, wait=wait, say=say):
-        executor = Executor(layout, Systemctl(layout), say=say)
+        executor = Executor(layout, Systemctl(layout), say=say, verb=verb)
         recover(executor)
         try:
             yield executor
