@@ -353,7 +353,7 @@ def test_a_stopped_service(idle_box: Box) -> None:
     idle_box.write("/etc/litellm/configs/demo.yml", "model_list: [\n", 0o640, "root:litellm")
     assert idle_box.run(("/usr/local/bin/litellmctl", "start"), check=False).returncode == 69
     last = idle_box.run(("/usr/local/bin/litellmctl", "status"), check=False).stdout.splitlines()[-1]
-    assert last.startswith("litellm.service is failed: /etc/litellm/configs/demo.yml:2:1: ")
+    assert last.startswith("litellm.service has failed: /etc/litellm/configs/demo.yml:2:1: ")
     assert last.endswith("For the cause, run: sudo litellmctl doctor")
 
 

@@ -227,7 +227,7 @@ def test_units_that_prevent_the_start(tmp_path: Path) -> None:
     host = Stopped(tmp_path, "[Unit]\nRequiresMountsFor=/data/a/b", needs, **{"data-a_mount": "failed"})
     (found,) = find(detect_unit_dependency, host)
     line = "/mine.conf:3: RequiresMountsFor=/data/a/b"
-    assert found.evidence == f"{line}: litellm.service requires data-a.mount, and data-a.mount is failed"
+    assert found.evidence == f"{line}: litellm.service requires data-a.mount, and data-a.mount has failed"
     (found,) = find(detect_unit_dependency, Stopped(tmp_path, "", needs, x_service="masked"))
     assert found.evidence == "litellm.service requires x.service, and x.service is masked"
     # systemd would start it with the service.

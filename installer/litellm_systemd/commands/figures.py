@@ -21,6 +21,7 @@ from litellm_systemd.gateway.config import read_config
 from litellm_systemd.gateway.models import build_served, ends_by_name
 from litellm_systemd.host.effective import observe_environment
 from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.state import in_words
 from litellm_systemd.host.stored_secrets import with_stored_secrets
 from litellm_systemd.host.systemctl import Systemctl
 
@@ -147,7 +148,8 @@ class MetricsReader:
             return None
         if found.get("ActiveState") != "active":
             raise Unavailable(
-                f"{contract.METRICS_SOCKET} is {found.get('ActiveState')}", "Start it: sudo litellmctl restart"
+                f"{contract.METRICS_SOCKET} {in_words(found.get('ActiveState', ''))}",
+                "Start it: sudo litellmctl restart",
             )
         try:
             return read_samples(self._with_key(listener), timeout)

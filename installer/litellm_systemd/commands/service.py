@@ -43,6 +43,7 @@ from litellm_systemd.host.observe import (
     require_root,
     require_systemd,
 )
+from litellm_systemd.host.state import in_words
 from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.install.apply import Say, changing
@@ -91,7 +92,7 @@ def _describe_after_signal(systemctl: Systemctl, verb: str) -> str:
     with uninterruptible():
         active, has_job = systemctl.job_state(contract.SERVICE)
     more = f", and systemd completes the {verb}. To follow it: journalctl -fu litellm" if has_job else "."
-    return f"{contract.SERVICE} is {active}{more}"
+    return f"{contract.SERVICE} {in_words(active)}{more}"
 
 
 def _require_load_balancer(layout: Layout) -> None:
@@ -124,7 +125,7 @@ def _acted(verb: str, request: Request, systemctl: Systemctl, *, was_stopped: bo
     if verb == "drain" and state.active == "inactive":
         outcome = "was stopped already and " if was_stopped else "has drained and "
     return Report(
-        f"{contract.SERVICE} {outcome}is {state.active}, {state.enabled}",
+        f"{contract.SERVICE} {outcome}{in_words(state.active)}, {state.enabled}",
         notes=(*active_needs(request.layout), *_ends(request)) if verb in ("start", "restart", "reload") else (),
         data={"active": state.active, "enabled": state.enabled, "config": active_config(request.layout)},
     )
@@ -219,6 +220,7 @@ def _resolve_foreground(request: Request) -> ServiceConfig:
         try:
             return resolve_service(replace(request, layout=_EMPTY))
         except MissingError:  # only what is installed could be run
+            refusal.hint = "Name an environment of your own: litellmctl run -e FILE ('litellmctl init' writes one)."
             raise refusal from None
 
 

@@ -56,7 +56,16 @@ from litellm_systemd.host.observe import (
     require_root,
     require_systemd,
 )
-from litellm_systemd.host.state import FileKind, FileState, HostState, Record, UnitState, describe_drift, render_diff
+from litellm_systemd.host.state import (
+    FileKind,
+    FileState,
+    HostState,
+    Record,
+    UnitState,
+    describe_drift,
+    in_words,
+    render_diff,
+)
 from litellm_systemd.host.systemctl import Systemctl, unit_state_of
 from litellm_systemd.instances.temporary_unit import is_left_over
 from litellm_systemd.releases.inventory import current_release, missing_python
@@ -283,7 +292,7 @@ def _running(active: str) -> str:
 
 def _describe(data: Mapping[str, Any]) -> str:
     sub = "" if data["sub"] == data["active"] else f" ({data['sub']})"
-    return f"{contract.SERVICE} is {data['active']}{sub}"
+    return f"{contract.SERVICE} {in_words(data['active'])}{sub}"
 
 
 def describe_next_step(data: Mapping[str, Any]) -> str:

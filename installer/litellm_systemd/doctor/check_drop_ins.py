@@ -14,6 +14,7 @@ from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.host.effective import UnitLine
 from litellm_systemd.host.layout import UNITS
+from litellm_systemd.host.state import in_words
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.report.report import Outcome
 
@@ -70,7 +71,7 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
             else:
                 is_cause = state not in ("active", "reloading", "refreshing")
             if is_cause:
-                evidence = f"{each.where}: {each.name}={name}, and {name} is {state}"
+                evidence = f"{each.where}: {each.name}={name}, and {name} {in_words(state)}"
                 yield DEPENDENCY.finding(evidence, remedy=CORRECT_LINE.format(where=each.where))
                 named.add(name)
     # All that it requires, also by RequiresMountsFor= or a link in litellm.service.requires.
@@ -78,7 +79,7 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
         # A unit that is only inactive would be started with the service.
         if (state := _state(snapshot, name)) in ("failed", "masked", "not-found", "bad-setting", "error"):
             origin = "".join(f"{each.where}: {each.assignment}: " for each in _mount_lines(snapshot, name))
-            evidence = f"{origin}{contract.SERVICE} requires {name}, and {name} is {state}"
+            evidence = f"{origin}{contract.SERVICE} requires {name}, and {name} {in_words(state)}"
             remedy = f"systemctl status {name}    # repair it; then: sudo litellmctl start"
             yield DEPENDENCY.finding(evidence, remedy=remedy)
     if is_waiting and not named and snapshot.service.get("ActiveState") == "inactive":

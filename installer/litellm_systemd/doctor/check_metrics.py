@@ -25,6 +25,7 @@ from litellm_systemd.env.variables import METRICS, METRICS_KEY
 from litellm_systemd.errors import PermissionDenied
 from litellm_systemd.host.effective import read_unit_lines
 from litellm_systemd.host.observe import port_trouble
+from litellm_systemd.host.state import in_words
 from litellm_systemd.report.report import Outcome
 
 #: Seconds without a scrape. Prometheus scrapes every minute or more often.
@@ -101,7 +102,7 @@ def detect_metrics_socket_closed(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a running service whose metrics socket is not active."""
     if find_metrics(snapshot.environment) is not None and _is_closed(snapshot) and not _other_listener(snapshot):
         state = snapshot.unit(contract.METRICS_SOCKET).active
-        yield CLOSED.finding(f"{contract.SERVICE} is active but {contract.METRICS_SOCKET} is {state}")
+        yield CLOSED.finding(f"{contract.SERVICE} is active but {contract.METRICS_SOCKET} {in_words(state)}")
 
 
 FOLDER = Cause(

@@ -37,6 +37,7 @@ from litellm_systemd.gateway.models import build_served
 from litellm_systemd.host.effective import listen_addresses, read_unit_lines
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.observe import is_booted, port_trouble
+from litellm_systemd.host.state import in_words
 from litellm_systemd.report.report import Outcome
 
 _PORT_REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
@@ -173,7 +174,7 @@ def detect_port_closed(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a running service whose socket unit is not active."""
     state = snapshot.unit(contract.SOCKET)
     if snapshot.is_active and state.load == "loaded" and not state.is_active:
-        yield CLOSED.finding(f"{contract.SERVICE} is active but {contract.SOCKET} is {state.active}")
+        yield CLOSED.finding(f"{contract.SERVICE} is active but {contract.SOCKET} {in_words(state.active)}")
 
 
 MISMATCH = Cause(

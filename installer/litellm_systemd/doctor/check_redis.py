@@ -17,6 +17,7 @@ from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env.redis import Redis
 from litellm_systemd.gateway.redis_settings import find_used_redis
 from litellm_systemd.host.observe import is_booted
+from litellm_systemd.host.state import in_words
 from litellm_systemd.host.stored_secrets import with_stored_redis_secrets
 from litellm_systemd.report.report import Outcome, render_count
 
@@ -85,7 +86,7 @@ def _find_unit(snapshot: Snapshot, redis: Redis) -> tuple[str, str]:
                 f"sudo ss -ltnp | grep -E 'redis|valkey'    # where {unit} listens",
             )
         if found.get("LoadState") == "loaded":
-            state = f"{unit} is {found.get('ActiveState')} (Result={found.get('Result')})"
+            state = f"{unit} {in_words(found.get('ActiveState', ''))} (Result={found.get('Result')})"
             return state, f"sudo systemctl start {unit}    # if it fails: journalctl -u {unit} -n 30"
     return "", ""
 

@@ -109,6 +109,11 @@ class UnitState:
         return self.enabled in ("enabled", "enabled-runtime", "alias")
 
 
+def in_words(active: str) -> str:
+    """The ActiveState of a unit as the end of a sentence."""
+    return "has failed" if active == "failed" else f"is {active}"
+
+
 @dataclass(frozen=True, slots=True)
 class PostgresState:
     """The PostgreSQL of this host: whether it has a cluster, runs, starts at boot, and has role and database of the

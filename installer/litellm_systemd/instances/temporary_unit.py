@@ -21,7 +21,7 @@ from litellm_systemd.host.effective import find_drop_ins, observe_environment
 from litellm_systemd.host.files import remove_path, write_file
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import ask_service, memory_field
-from litellm_systemd.host.state import FileState
+from litellm_systemd.host.state import FileState, in_words
 from litellm_systemd.host.systemctl import Systemctl
 from litellm_systemd.report.progress import Step
 
@@ -225,5 +225,5 @@ def _start_standby(layout: Layout, systemctl: Systemctl, say: Callable[[str], No
 def _with_state(error: InstallerError, systemctl: Systemctl, unit: str, outcome: str) -> Unavailable:
     """The error with what serves now, unless the administrator has stopped that too."""
     active = systemctl.unit_state(unit).active
-    state = outcome if active == "active" else f"is {active}"
+    state = outcome if active == "active" else in_words(active)
     return Unavailable(f"{error.message.rstrip('.')}; {unit} {state}", error.hint)
