@@ -144,6 +144,28 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("cannot start a worker to recycle worker 1 (pid 9): no memory. Retrying in 2 s", "worker-cannot-start"),
         ("reload failed, the configuration before serves on: no model_list", "reload-failed"),
         ("reload failed, the previous configuration stays active: no model_list", "reload-failed"),
+        (
+            "reload failed, the previous certificate stays active: TLS_KEY_FILE=/a.key: No such file or directory.",
+            "reload-failed",
+        ),
+        ("TLS_CERT_FILE has no certificate in PEM. PEM has lines like -----BEGIN", "certificate-unusable"),
+        ("the key in TLS_KEY_FILE is not that of the certificate in TLS_CERT_FILE. Name", "certificate-unusable"),
+        ("TLS_KEY_FILE=/etc/a.key: Permission denied. Restore the file", "certificate-unusable"),
+        (
+            "LiteLLM Proxy: 429: Rate limit exceeded for api_key: 88dc28d0f030c55ed4ab77ed8faf098196cb1c05df778539"
+            ". Limit type: requests. Current limit: 1, Remaining: 0. Limit resets at: 2026-11-30 10:00:00"
+            " UTC (HTTPException)",
+            "limit-of-key",
+        ),
+        (
+            "LiteLLM Proxy: 429: Rate limit exceeded for model_per_team: t1:claude. Limit type: tokens. Current"
+            " limit: 5, Remaining: 0. Limit resets at: 2026-11-30 10:00:00 UTC",
+            "limit-of-key",
+        ),
+        (
+            "LiteLLM Proxy: litellm.RateLimitError: Model rate limit exceeded. RPM limit=3, current usage=3",
+            "limit-of-key",
+        ),
         ("WORKER_MEMORY_LIMIT=64 is too low to recycle anything: a fresh worker has 300 MiB", "memory-limit-too-low"),
         ("WORKER_MEMORY_LIMIT=64 has no effect: a new worker already uses 300 MiB", "memory-limit-too-low"),
         ("127.0.0.1:4000 is held by nginx (pid 7). Stop that service, or give another PORT.", "port-taken"),

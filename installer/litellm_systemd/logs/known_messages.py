@@ -69,9 +69,17 @@ _SERVICE = (
     Signature(
         "reload-failed",
         "service",
-        r"reload failed, the (?:previous configuration stays active|configuration before serves on)",
-        "A reload rejected the configuration; the previous one stays in use",
+        r"reload failed, the (?:previous (?:configuration|certificate) stays active|configuration before serves on)",
+        "A reload rejected the configuration or the certificate; the previous one stays in use",
         "fix what the message names, then: sudo systemctl reload litellm",
+        min_count=0,
+    ),
+    Signature(
+        "certificate-unusable",
+        "service",
+        r"^(?:(?:the key in )?TLS_(?:CERT|KEY)_FILE(?:=| )|OpenSSL refuses the files of TLS_CERT_FILE )",
+        "The service cannot use the certificate or the key of its HTTPS, and does not start",
+        "correct what the message names; to find the file and the command: sudo litellmctl doctor",
         min_count=0,
     ),
     Signature(
@@ -344,9 +352,11 @@ _LITELLM = (
     Signature(
         "limit-of-key",
         "litellm",
-        r"Max parallel request limit reached|Crossed TPM / RPM / Max Parallel|LiteLLM Rate Limit Handler",
-        "A client has reached a limit in LiteLLM's configuration",
-        "raise rpm, tpm or max_parallel_requests in the configuration, or slow the client down",
+        r"Max parallel request limit reached|Crossed TPM / RPM / Max Parallel|LiteLLM Rate Limit Handler"
+        r"|Rate limit exceeded for \w{1,40}: .{1,300}Limit type: |Key=\S{1,99} over available [TR]PM="
+        r"|Model capacity reached for |Priority-based rate limit exceeded|Model rate limit exceeded\. [TR]PM limit=",
+        "A client has reached a limit of its key, user or team, or one in LiteLLM's configuration",
+        "slow the client down, or raise rpm, tpm or max_parallel_requests there",
         min_count=0,
     ),
     Signature(
