@@ -32,6 +32,7 @@ from litellm_systemd.doctor.check_drop_ins import failed_command
 from litellm_systemd.doctor.check_files import (
     detect_files_config_gone,
     detect_files_gone,
+    detect_files_manifest,
     detect_files_unreadable,
     is_open,
     is_readable,
@@ -58,12 +59,13 @@ from litellm_systemd.doctor.check_unit import (
     ServiceExit,
     detect_unit_masked,
     detect_unit_overridden,
+    detect_unit_stop_timeout,
     find_line,
     hit_start_limit,
     read_exit,
 )
 from litellm_systemd.doctor.disk_usage import Consumer, cleaner_of, find_consumers
-from litellm_systemd.doctor.engine import DoctorCheck, Finding
+from litellm_systemd.doctor.engine import DoctorCheck, Finding, run_checks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import parse_dotenv
 from litellm_systemd.gateway.config_types import LintFinding, Place, Severity
@@ -390,6 +392,18 @@ def test_all_lines_of_another_command_are_to_be_removed(tmp_path: Path) -> None:
     assert found.remedy.startswith(f"Remove the lines {path}:2 and {path}:4, then: ")
 
 
+@pytest.mark.parametrize(("result", "outcome"), [("success", Outcome.WARNING), ("timeout", Outcome.FAILED)])
+def test_short_stop_timeout(tmp_path: Path, result: str, outcome: Outcome) -> None:
+    """A short TimeoutStopSec= of a drop-in is a failure only if systemd has ended the service at a timeout."""
+    path = "/etc/systemd/system/litellm.service.d/mine.conf"
+    file = tmp_path / path.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_text("[Service]\nTimeoutStopSec=30\n", encoding="utf-8")
+    host = Host(tmp_path, Result=result, DropInPaths=path)
+    (found,) = (each for each in detect_unit_stop_timeout.detect(host) if isinstance(each, Finding))
+    assert (found.evidence.partition(" is ")[0], found.outcome) == (f"{path}:2: TimeoutStopSec=30", outcome)
+
+
 def test_socket_that_starts_other_services(tmp_path: Path) -> None:
     """A drop-in by which the socket unit gives its connections to another service is named."""
     path = "/etc/systemd/system/litellm.socket.d/mine.conf"
@@ -534,6 +548,15 @@ def test_missing_files_are_one_finding(tmp_path: Path) -> None:
     (gone,) = detect_files_gone.detect(make_snapshot(tmp_path, files))
     assert isinstance(gone, Finding)
     assert gone.evidence == "/etc/tmpfiles.d/a.conf is missing; the same kind of change at /usr/local/bin/b"
+
+
+def test_damaged_manifest_hides_nothing_else(tmp_path: Path) -> None:
+    """With a damaged manifest, the checks of the configuration, the network and AWS are made all the same."""
+    snapshot = make_snapshot(tmp_path, {"/etc/x": record_of(FileState("/etc/x", b""))})
+    snapshot.layout.real(snapshot.layout.manifest).write_text("", encoding="utf-8")
+    run = {each.cause.id: each for each in run_checks(snapshot, (detect_files_manifest, detect_files_gone)).runs}
+    assert run["files-manifest"].failed
+    assert (run["files-gone"].findings, run["files-gone"].skip_reason) == ((), "")
 
 
 def make_snapshot(root: Path, records: dict[str, Record]) -> Snapshot:

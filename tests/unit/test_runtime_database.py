@@ -14,19 +14,23 @@ from litellm_systemd.runtime.worker import litellm_database as database
 
 
 def test_missing_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A release without Prisma's client or engine is one error that names the part and the command to install it."""
+    """A release without Prisma's client or engine is one error that names the part and the command to install it.
+
+    Without systemd, as in a container, there is nothing to install.
+    """
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "prisma", raising=False)
     with pytest.raises(InputError, match=r"no Prisma's client$") as error:
-        database.check_parts({}, tmp_path)
+        database.check_parts({"INVOCATION_ID": "1"}, tmp_path)
     assert error.value.hint.endswith("sudo litellmctl install")
     package = tmp_path / "prisma"
     package.mkdir()
     for name in ("__init__.py", "client.py"):
         (package / name).touch()
     engine = Path(database.engine_path(tmp_path))
-    with pytest.raises(InputError, match=f"no Prisma's query engine \\({engine}\\)$"):
+    with pytest.raises(InputError, match=f"no Prisma's query engine \\({engine}\\)$") as error:
         database.check_parts({}, tmp_path)
+    assert error.value.hint == "Use a release or an image with both, or unset DATABASE_URL."
     engine.parent.mkdir(parents=True)
     engine.touch(mode=0o755)
     database.check_parts({}, tmp_path)

@@ -113,7 +113,7 @@ GONE = Cause(
     "An installed file is missing.",
     "sudo litellmctl {verb}",
     fix="restores it from the copy that litellmctl keeps, or recreates the link",
-    requires=("files-not-installed", "files-manifest"),
+    requires=("files-not-installed",),
     caused_by=("host-unmounted", "files-unfinished"),
 )
 
@@ -123,7 +123,11 @@ def detect_files_gone(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect installed files that are missing. If there is no release, `files-release-gone` reports its folder."""
     layout = snapshot.layout
     excluded = () if observe_releases(layout) else (layout.prefix,)
-    gone = [(path, record) for path, record in sorted(snapshot.manifest.items()) if snapshot.file(path) is None]
+    try:
+        installed = sorted(snapshot.manifest.items())
+    except InputError:
+        return  # `files-manifest` reports it, and the checks of what the service uses are made
+    gone = [(path, record) for path, record in installed if snapshot.file(path) is None]
     found = []
     for path, record in gone:
         if not path.startswith(excluded):

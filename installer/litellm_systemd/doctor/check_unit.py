@@ -205,12 +205,16 @@ STOP_TIMEOUT = Cause(
 
 @detects(STOP_TIMEOUT)
 def detect_unit_stop_timeout(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a drop-in with a TimeoutStopSec= that is shorter than DRAIN_TIMEOUT or DEREGISTRATION_DELAY."""
+    """Detect a drop-in with a TimeoutStopSec= that is shorter than DRAIN_TIMEOUT or DEREGISTRATION_DELAY.
+
+    It may be intended, and explains no other failure than one of a stop.
+    """
     short = find_short_timeout(read_unit_lines(snapshot.layout, snapshot.service), snapshot.dotenv)
     if short is not None:
         where = short.line.where
         evidence = f"{where}: {short.line.assignment} {short.message}"
-        yield STOP_TIMEOUT.finding(evidence, remedy=short.remedy(snapshot.layout))
+        outcome = None if snapshot.service.get("Result") == "timeout" else Outcome.WARNING
+        yield STOP_TIMEOUT.finding(evidence, outcome=outcome, remedy=short.remedy(snapshot.layout))
 
 
 STANDBY = Cause(

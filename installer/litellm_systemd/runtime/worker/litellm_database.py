@@ -70,7 +70,9 @@ def check_parts(environ: Mapping[str, str], prefix: Path = Path(sys.prefix)) -> 
         return
     raise InputError(
         f"{_URL} is set, and this release has no {missing}",
-        "Install a release with both, or remove the database from .env: sudo litellmctl install",
+        "Install a release with both, or remove the database from .env: sudo litellmctl install"
+        if "INVOCATION_ID" in environ  # systemd's
+        else f"Use a release or an image with both, or unset {_URL}.",
     )
 
 
