@@ -14,7 +14,7 @@ from certifi import where
 
 from litellm_systemd.aws import sources
 from litellm_systemd.aws.client import Refused, list_quotas, whoami
-from litellm_systemd.doctor.check_aws import detect_aws_profile
+from litellm_systemd.doctor.check_aws import detect_aws_model_refused, detect_aws_profile
 from litellm_systemd.doctor.engine import Diagnosis, Finding, run_checks
 from litellm_systemd.errors import Unavailable
 from litellm_systemd.report.report import Outcome
@@ -381,6 +381,31 @@ def test_a_profile_that_does_not_exist(tmp_path: Path, aws: Cloud) -> None:
     (finding,) = (each for each in found["wrok"] if isinstance(each, Finding))
     assert finding.evidence.endswith(f": there is no profile wrok in {file}")
     assert finding.remedy.endswith("&& sudo litellmctl restart    # Found: work")
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "section"),
+    [
+        ("AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "[cline]"),
+        ("AWS_PROFILE_NAME", "AWS_SHARED_CREDENTIALS_FILE", "[cline]"),
+        ("AWS_PROFILE", "AWS_CONFIG_FILE", "[profile cline]"),
+    ],
+)
+def test_a_profile_with_the_secret_of_another_key(
+    tmp_path: Path, aws: Cloud, variable: str, file: str, section: str
+) -> None:
+    """If the secret of a profile is wrong, its line in the file of profiles is the place to correct."""
+    path = tmp_path / "profiles"
+    path.write_text(
+        f"[default]\naws_access_key_id = x\naws_secret_access_key = y\n\n{section}\n"
+        f"aws_access_key_id = {USER.access_key}\naws_secret_access_key = another\n",
+        encoding="utf-8",
+    )
+    snapshot = make_snapshot(tmp_path, {**BASE, **aws.environment, file: str(path), variable: "cline"})
+    (found,) = detect_aws_model_refused.detect(snapshot)
+    assert isinstance(found, Finding)
+    assert found.evidence.startswith(f"{path}:7: claude ({MODEL} in us-east-1): ")
+    assert found.remedy == f"sudoedit {path} && sudo litellmctl restart    # correct the key of the profile"
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from litellm_systemd.env.aws import ROLE as ROLE_NAME
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config_types import Severity
 from litellm_systemd.gateway.models import build_served, end_findings
+from litellm_systemd.host.aws_profile import find_key_line
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.report.report import Outcome
 
@@ -266,8 +267,12 @@ def detect_aws_throttled(snapshot: Snapshot) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _TrialCall:
-    """The result of one call: `model` as `name (id in region)`, AWS's `refusal`, or the `error` if none came."""
+    """The result of one call: `model` as `name (id in region)`, AWS's `refusal`, or the `error` if none came.
 
+    `caller` made it.
+    """
+
+    caller: Caller
     model: str
     refusal: str | None
     error: Unavailable | None = None
@@ -292,14 +297,14 @@ def _try(snapshot: Snapshot, caller: Caller, called: str, name: str) -> _TrialCa
 
     def call() -> _TrialCall:
         try:
-            return _TrialCall(model, try_model(caller.environ, caller.region, called))
+            return _TrialCall(caller, model, try_model(caller.environ, caller.region, called))
         except Unavailable as error:
-            return _TrialCall(model, None, Unavailable(f"{model}: {error.message}"))
+            return _TrialCall(caller, model, None, Unavailable(f"{model}: {error.message}"))
 
     silent = Unavailable(
         f"{model}: the endpoint accepted the connection but did not answer within {snapshot.optional_timeout:.3g} s"
     )
-    return snapshot.with_timeout(call) or _TrialCall(model, None, silent)
+    return snapshot.with_timeout(call) or _TrialCall(caller, model, None, silent)
 
 
 def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) -> Iterator[Finding]:
@@ -314,10 +319,26 @@ def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) ->
         known = find_refusal(first.refusal or "")
         remedy = known.hint if known else "sudo litellmctl verify    # shows what a client gets"
         also = f"; the same for {', '.join(call.model for call in others)}" if others else ""
-        yield cause.finding(f"{first.model}: {first.refusal}{also}", remedy=remedy)
+        evidence = f"{first.model}: {first.refusal}{also}"
+        if known is not None and known.name in _OF_THE_KEY and (place := _key_of_profile(snapshot, first.caller)):
+            evidence = f"{place[0]}:{place[1]}: {evidence}"
+            remedy = f"sudoedit {place[0]} && sudo litellmctl restart    # correct the key of the profile"
+        yield cause.finding(evidence, remedy=remedy)
     for call in calls:
         if call.error is not None:
             raise call.error
+
+
+#: Refusals of the key pair itself.
+_OF_THE_KEY = ("wrong-secret", "key-unknown", "session-expired")
+
+
+def _key_of_profile(snapshot: Snapshot, caller: Caller) -> tuple[Path, int] | None:
+    """The file and the line of the key pair that a caller has from a profile; None if it has another one."""
+    if any(caller.environ.get(name) for name in (BEARER_VARIABLE, KEY_ID, ROLE_NAME)):
+        return None
+    profile = caller.environ.get(PROFILE_NAME) or caller.environ.get(AWS_PROFILE, "")
+    return find_key_line(profile, caller.environ, Path(snapshot.layout.state)) if profile else None
 
 
 def find_callers(snapshot: Snapshot) -> tuple[Caller, ...]:

@@ -1,9 +1,10 @@
-"""The region of the AWS profile that the service uses, without botocore, which is slow to import."""
+"""The AWS profile that the service uses: its region and its lines, without botocore, which is slow to import."""
 
 from __future__ import annotations
 
 import configparser
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -41,3 +42,21 @@ def _regions(name: str, config: Path, credentials: Path) -> Iterator[str]:
             parser.read_string(read_trusted(path).decode())
             if region := parser.get(section, "region", fallback="").strip():
                 yield region
+
+
+def find_key_line(name: str, environ: Mapping[str, str], home: Path) -> tuple[Path, int] | None:
+    """The file and the line of the secret key of a profile, in the files that the service reads; None without one.
+
+    `home`: that of the service, for the files that its environment does not name.
+    """
+    named = {AWS_SHARED_CREDENTIALS_FILE: ("credentials", name), AWS_CONFIG_FILE: ("config", f"profile {name}")}
+    for variable, (file, section) in named.items():
+        path = Path(environ.get(variable.name) or home / ".aws" / file)
+        with contextlib.suppress(OSError, ValueError, InstallerError):
+            current = ""
+            for number, line in enumerate(read_trusted(path).decode().splitlines(), 1):
+                if header := re.match(r"\[([^\]]+)\]", line):
+                    current = " ".join(header[1].split())
+                elif current in (section, name) and re.match(r"\s*aws_secret_access_key\s*[=:]", line):
+                    return path, number
+    return None
