@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import threading
 import time
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +58,13 @@ class Host(Snapshot):
     journal_gap: Any = None
     events: Any = ()
     dotenv: Any = Dotenv(".env", {})
+    environment: Any = None
 
     def __init__(self, folder: Path, *texts: str, lines: str = "Nice=1") -> None:
         super().__init__(Layout(root=folder))
         drop_in = folder / "mine.conf"
         drop_in.write_text(f"[Service]\n{lines}\n", encoding="utf-8")
+        self.environment = self.dotenv.values
         self.runtime = {"workers": []}
         self.service = {
             "MainPID": str(os.getpid()),
@@ -157,6 +162,51 @@ def test_leak_of_open_files(tmp_path: Path) -> None:
     assert find(detect_journal_service, host)[0].remedy.startswith("if the message names a file")
     (found,) = find(detect_journal_service, Host(tmp_path, NO_ACCEPT, lines="LimitNOFILE=64"))
     assert found.evidence.startswith("/mine.conf:2: LimitNOFILE=64: A process has reached its limit")
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A gateway whose custom_auth raises KeyError('tenant')."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"error": {"message": "Authentication Error, 'tenant'"}}).encode()
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "fails"),
+    [
+        ("tenant", "mine.py:3 user_api_key_auth", True),
+        ("tenant", "mine.py:9 lookup", True),
+        ("another", "mine.py:3 user_api_key_auth", False),  # of another client
+    ],
+)
+def test_authentication_that_always_fails(tmp_path: Path, name: str, place: str, fails: bool) -> None:
+    """If custom_auth refuses the right key by an exception, that is a failure that names the file and the line."""
+    config = tmp_path / "etc/litellm/config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(
+        "model_list: [{model_name: a, litellm_params: {model: openai/a}}]\n"
+        "general_settings: {custom_auth: mine.user_api_key_auth}\n",
+        encoding="utf-8",
+    )
+    (config.parent / "mine.py").touch()
+    host = Host(tmp_path, f"LiteLLM Proxy: '{name}' (KeyError; {place})")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        values = {"LITELLM_MASTER_KEY": "sk-0123456789abcdef0123", "PORT": str(server.server_port)}
+        host.dotenv, host.environment = Dotenv(".env", values), values
+        (found,) = find(detect_journal_service, host)
+        server.shutdown()
+    assert found.outcome is (Outcome.FAILED if fails else Outcome.WARNING)
+    line = place.partition(" ")[0].removeprefix("mine.py:")
+    assert found.evidence.startswith(f"{config.parent}/mine.py:{line}: custom_auth") is fails
+    assert found.remedy.startswith(f"sudoedit {config.parent}/mine.py && ") is fails
 
 
 def test_refused_clients(tmp_path: Path) -> None:

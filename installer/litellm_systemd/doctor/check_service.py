@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from litellm_systemd import contract
 from litellm_systemd.client.certificate import served_certificate
-from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError
+from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError, own_gateway
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
 from litellm_systemd.doctor.check_configuration import CA_VARIABLES
 from litellm_systemd.doctor.check_network import BLOCKING
@@ -29,8 +29,9 @@ from litellm_systemd.doctor.check_unit import CORRECT_LINE, STARTUP_BLOCKERS, co
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import read_error
+from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Settings
-from litellm_systemd.errors import InvalidAnswer, PermissionDenied
+from litellm_systemd.errors import InstallerError, InvalidAnswer, PermissionDenied
 from litellm_systemd.host.effective import listen_addresses
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, read_events
 from litellm_systemd.releases.inventory import current_release, releases_of
@@ -395,8 +396,40 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
                 places = [event.sample for event in group.events if _PLACE.search(event.sample)]
                 evidence = evidence.replace(group.sample, places[-1] if places else group.sample)
                 evidence += _most_open_files(snapshot)
+            elif group.signature.name == "callback-raised" and (place := _failing_authentication(snapshot, group)):
+                fails = True
+                raised = "custom_auth raises an exception, also for the master key"
+                evidence = f"{place}: {raised} ({_times(group)}): {group.sample}"
+                remedy = f"sudoedit {place.rpartition(':')[0]} && sudo litellmctl reload"
             outcome = Outcome.FAILED if fails else Outcome.WARNING
             yield cause.finding(evidence, outcome=outcome, remedy=remedy)
+
+
+#: A message about an exception of the user's code, and the request with which it is tried again. It calls no model.
+_RAISED = re.compile(
+    r"[^:]{1,60}: (?P<text>.*) \([^()]*?(?P<file>[\w.-]{1,99}\.py):(?P<line>\d{1,6}) [\w<>]+\)", re.DOTALL
+)
+_TRIAL = "/v1/models"
+
+
+def _failing_authentication(snapshot: Snapshot, group: Group) -> str:
+    """FILE:LINE of the exception by which custom_auth refuses also the right key; empty if it does not."""
+    with contextlib.suppress(InstallerError, OSError):
+        key, settings = snapshot.settings.master_key, snapshot.gateway.section("general_settings")
+        if not (snapshot.is_active and settings.get("custom_auth")) or is_reference(key):
+            return ""
+        gateway = own_gateway(snapshot.settings, key, timeout=2.0)
+        answer = gateway.get(_TRIAL)
+        said = gateway.explain(answer)[:_MAX_COMPARED]
+        for found in filter(None, (_RAISED.match(event.sample) for event in group.events)):
+            if not answer.ok and said == f"Authentication Error, {found['text']}".strip()[:_MAX_COMPARED]:
+                paths = (path for path in snapshot.gateway.other_files if path.name == found["file"])
+                return f"{next(paths, found['file'])}:{found['line']}"
+    return ""
+
+
+#: Characters of an exception that are compared with the response, which is shortened.
+_MAX_COMPARED = 100
 
 
 def changed_ca_file(snapshot: Snapshot) -> str:
