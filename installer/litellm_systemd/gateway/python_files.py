@@ -28,6 +28,7 @@ from litellm_systemd.gateway.config_types import (
     Severity,
     mappings,
 )
+from litellm_systemd.gateway.python_output import find_debugging, find_keys
 
 #: This package, which is not in site-packages when it runs from a checkout.
 _OWN = Path(__file__).parents[1]
@@ -235,6 +236,7 @@ def python_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterat
             yield LintFinding(Severity.ERROR, "bad-python-file", place, message, "Correct the file.")
         else:
             yield from _missing_imports(config, file, tree)
+            yield from _written(file, tree)
     missing: dict[str, list[KeyPath]] = {}
     for path, value in find_references(config.document):
         module = value.rpartition(".")[0]
@@ -283,6 +285,17 @@ def _missing_imports(config: GatewayConfig, file: PythonFile, tree: ast.Module) 
                     f" it: sudo litellmctl install --with {package}"
                 )
                 yield LintFinding(Severity.WARNING, "missing-import", place, message, remedy)
+
+
+def _written(file: PythonFile, tree: ast.Module) -> Iterator[LintFinding]:
+    """Lines that write keys or prompts to the journal."""
+    kinds = (
+        (find_keys(tree), "this writes keys of the environment to the journal", "Remove it, and replace the keys."),
+        (find_debugging(tree), "this writes prompts to the journal: LiteLLM's debug log", "Remove it after a test."),
+    )
+    for lines, message, remedy in kinds:
+        for line in sorted(set(lines)):
+            yield LintFinding(Severity.WARNING, "debug-log", Place(file.shown, line, 1), message, remedy)
 
 
 def _local_files(config: GatewayConfig) -> Iterator[tuple[Path, Path]]:
