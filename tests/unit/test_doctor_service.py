@@ -31,10 +31,10 @@ from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.dotenv import Dotenv
-from litellm_systemd.host.journald import JournalGap
+from litellm_systemd.host.journald import JournalGap, find_gap
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import UnitState
-from litellm_systemd.host.systemctl import Journal
+from litellm_systemd.host.systemctl import Journal, journal_argv
 from litellm_systemd.report.report import Outcome
 
 UNREACHABLE = "LiteLLM Proxy: litellm.InternalServerError: OpenAIException - Connection error. (model other)"
@@ -207,6 +207,23 @@ def test_authentication_that_always_fails(tmp_path: Path, name: str, place: str,
     line = place.partition(" ")[0].removeprefix("mine.py:")
     assert found.evidence.startswith(f"{config.parent}/mine.py:{line}: custom_auth") is fails
     assert found.remedy.startswith(f"sudoedit {config.parent}/mine.py && ") is fails
+
+
+class _Systemd:
+    """A systemd whose journald runs."""
+
+    def show(self, *_: str) -> dict[str, str]:
+        return {"ActiveState": "active"}
+
+
+@pytest.mark.parametrize(("line", "is_gap"), [("LogNamespace=mine", False), ("StandardError=null", True)])
+def test_journal_of_another_namespace(tmp_path: Path, line: str, is_gap: bool) -> None:
+    """A service with a journal namespace of its own is healthy, since it is read too."""
+    host = Host(tmp_path, lines=line)
+    systemd: Any = _Systemd()
+    gap = find_gap(host.layout, systemd, {**host.service, **dict((line.split("="),))})
+    assert (gap is not None) is is_gap
+    assert "--namespace=*" in journal_argv()
 
 
 def test_refused_clients(tmp_path: Path) -> None:

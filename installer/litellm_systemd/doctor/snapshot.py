@@ -34,7 +34,7 @@ PROPERTIES = (
     *("User", "DynamicUser", "NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "AmbientCapabilities"),
     *("ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp", "Job"),
     *("Requires", "Requisite", "BindsTo", "Conflicts", "ConflictedBy", "Triggers"),
-    *("StandardOutput", "StandardError", "LogNamespace", "LogLevelMax"),
+    *("StandardOutput", "StandardError", "LogLevelMax"),
     *("Environment", "EnvironmentFiles", "PassEnvironment", "UnsetEnvironment"),
     *(
         "Type",

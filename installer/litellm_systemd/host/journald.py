@@ -19,7 +19,7 @@ from litellm_systemd.host.systemctl import Systemctl
 JOURNALD = "systemd-journald.service"
 #: The properties of the service that decide where its messages go.
 PROPERTIES = (
-    *("StandardOutput", "StandardError", "LogNamespace", "LogLevelMax", "FragmentPath", "DropInPaths"),
+    *("StandardOutput", "StandardError", "LogLevelMax", "FragmentPath", "DropInPaths"),
     "InactiveExitTimestampMonotonic",
 )
 #: Outputs of a unit that reach the journal. `inherit` is that of the standard output or of the manager.
@@ -88,7 +88,6 @@ def _unit(layout: Layout, service: Mapping[str, str]) -> Iterator[JournalGap]:
     wrong = {
         "StandardOutput": outputs[0] not in _JOURNAL_OUTPUTS,
         "StandardError": outputs[1] not in _JOURNAL_OUTPUTS,
-        "LogNamespace": bool(service.get("LogNamespace")),
         "LogLevelMax": service.get("LogLevelMax", "") in _BELOW_ERROR,
     }
     for name, is_wrong in wrong.items():

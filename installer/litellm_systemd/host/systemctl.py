@@ -297,9 +297,10 @@ def journal_argv(
     """The journalctl command line for the units of the service, and for `more`.
 
     `own_lines` excludes systemd's own lines ("Failed with result …") and keeps those of the processes, which name the
-    cause. `boot` is an offset such as 0 or -1 (journalctl(1)).
+    cause. `boot` is an offset such as 0 or -1 (journalctl(1)). All namespaces are read, since a drop-in may set
+    LogNamespace=.
     """
-    argv = ["journalctl", "--no-pager"]
+    argv = ["journalctl", "--no-pager", "--namespace=*"]
     units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.METRICS_SOCKET, contract.STANDBY, *more))
     if own_lines:
         argv += [f"_SYSTEMD_UNIT={unit}" for unit in units]
