@@ -26,6 +26,8 @@ from .table import as_markdown, here_and_now
 _INSTANCES = 3
 #: Seconds of a load, unless an event takes longer.
 _SECONDS = 60
+#: Seconds between two requests of a client.
+_PAUSE = 1.0
 #: How many times longer the slowest percent of requests may take during a rolling restart.
 _TARGET = 3
 
@@ -70,7 +72,7 @@ def _rate(fleet: Fleet, bearer: str) -> float:
 
 def _observe(fleet: Fleet, bearer: str, event: Callable[[Fleet], None]) -> list[Outcome]:
     """The requests that begin during an event, and for at least a minute."""
-    with loaded(fleet, bearer) as load:
+    with loaded(fleet, bearer, pause=_PAUSE) as load:
         begin = time.monotonic()
         event(fleet)
         time.sleep(max(0, begin + _SECONDS - time.monotonic()))

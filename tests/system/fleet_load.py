@@ -16,8 +16,8 @@ from fleet import Fleet
 from service import MODEL
 
 CLIENTS = 32
-#: Seconds between two requests of a client.
-PAUSE = 1.0
+#: Seconds between two requests of a client. 32 clients then send eight a second, which takes half of a processor.
+PAUSE = 3.0
 #: Seconds that no answer takes, not even one that waits for a restart.
 _TIMEOUT = 60
 #: Events of a stream, and the milliseconds between them: one and a half seconds.
@@ -79,11 +79,14 @@ class _Client:
     def __init__(self, fleet: Fleet, bearer: str, load: Load, number: int, streams: bool) -> None:
         self._fleet, self._bearer, self._load = fleet, bearer, load
         self._streams, self._keeps = streams, number % 2 == 0
+        #: The part of a pause before the first request, so that the clients do not send all at once.
+        self._offset = number / CLIENTS
         #: Different answers, so that a mix-up is seen.
         self._events = _EVENTS + number % 8
         self._connection: http.client.HTTPConnection | None = None
 
     def run(self, over: threading.Event, pause: float) -> None:
+        over.wait(pause * self._offset)
         while not over.is_set():
             self._load.outcomes.append(self._request())
             over.wait(pause)
