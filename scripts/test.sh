@@ -295,19 +295,6 @@ make_client_venv() {
     "$VENV/bin/uv" pip install --quiet --python "$1/bin/python" --requirements "$2"
 }
 
-# The linters take one processor. The images and the bundle take the other one, or wait for the network.
-prepare() {
-    local log=.cache/lint.log linters code=0
-    mkdir -p .cache
-    lint >"$log" 2>&1 &
-    linters=$!
-    build_images
-    make_bundle
-    wait "$linters" || code=$?
-    cat "$log"
-    return "$code"
-}
-
 run_fast_tests() {
     "$VENV/bin/pytest" --quiet --numprocesses 2 --dist worksteal --junitxml "$TIMES/unit.xml" -m 'not slow' tests/unit
 }
@@ -326,6 +313,25 @@ run_tests() {
     if [[ $(((SECONDS - start) * 16)) -gt $((limit * 10)) ]]; then
         echo "This took $((SECONDS - start)) s of at most $limit s: raise the limit in scripts/test.sh to keep 60 % headroom."
     fi
+}
+
+prepare() {
+    build_images
+    make_bundle
+}
+
+# The unit tests wait for a fifth of their time, and so leave room for the linters.
+run_unit_tests() {
+    local log=.cache/lint.log linters code=0
+    (
+        unset COVERAGE_PROCESS_START
+        lint
+    ) >"$log" 2>&1 &
+    linters=$!
+    run_tests unit "$(nproc)" worksteal tests/unit
+    wait "$linters" || code=$?
+    cat "$log"
+    return "$code"
 }
 
 # All tests share one box, so there is one process.
@@ -407,10 +413,10 @@ main() {
         say "pytest $*"
         exec "$VENV/bin/pytest" "$@"
     fi
-    stage "linters, images, bundle" prepare
+    stage "images, bundle" prepare
     rm -rf .coverage .coverage.* .cache/coverage
     export COVERAGE_PROCESS_START=$PWD/setup.cfg
-    stage "unit tests" run_tests unit "$(nproc)" worksteal tests/unit
+    stage "linters, unit tests" run_unit_tests
     # One run, so that no processor is idle at the end of the first folder. Services and boxes wait for half of their
     # time, so two more processes than processors.
     stage "integration and system tests" run_tests services $(($(nproc) + 2)) loadgroup tests/integration tests/system
