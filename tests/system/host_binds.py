@@ -1,7 +1,7 @@
-"""Binds this machine's Python and releases into a box of another Debian release, whose own Python is not suitable.
+"""Binds this machine's Python and releases into a box.
 
-The Python is bound into the box together with its C library: patchelf gives its program the host's loader and folder
-of libraries, under a path where nothing of the box's own finds them.
+Another release of Debian has no suitable Python. This one comes with its C library: patchelf gives its program the
+host's loader and folder of libraries, under a path where nothing of the box's own finds them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def python_binds(folder: Path) -> tuple[Bind, ...]:
 
 
 def releases_bind(installed: Image) -> Bind:
-    """The releases of an image of this machine, unchanged."""
+    """The releases of an image of this machine, unchanged: an install in the box builds none."""
     volume = max((each for each in volumes(Path("/")) if _RELEASES.is_relative_to(each)), key=lambda each: each.parts)
     layer = next(iter(installed.layers))
     return Bind(layer / quote(volume) / _RELEASES.relative_to(volume), _RELEASES)

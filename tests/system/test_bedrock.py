@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aws import API, METADATA_6, TOOLS, chats, complete, control_fakes, leave_ec2, point_service, start_aws
 from box import Box, Image, Namespaces
+from host_binds import releases_bind
 from load import loaded
 from service import MODEL, ctl, processes, set_env, state
 from tests.bundle import own_bundle
@@ -78,9 +79,9 @@ def traces(box: Box, words: list[str]) -> str:
 # --- the three ways ---
 
 
-def test_iam_role_without_edits(make_box: MakeBox) -> None:
+def test_iam_role_without_edits(make_box: MakeBox, installed_image: Image) -> None:
     """On EC2 with a role, init and install without an edit give a verified service that has no key."""
-    box = make_box()
+    box = make_box(binds=(releases_bind(installed_image),))
     start_aws(box, region="us-east-2")
     point_service(box)
     fresh(box, "init")

@@ -15,6 +15,7 @@ import box_images
 import trustme
 from aws import API, control_fakes, start_aws
 from box import Bind, Box, Image
+from host_binds import releases_bind
 from service import chat, ctl, state
 from tests.bundle import DATABASE_BUNDLE, own_bundle
 from tests.certificates import issue_pair
@@ -87,15 +88,16 @@ def signals(code: int, reason: str) -> list[list[str]]:
     ]
 
 
-def test_user_data(make_box: MakeBox, tmp_path: Path) -> None:
+def test_user_data(make_box: MakeBox, installed_image: Image, tmp_path: Path) -> None:
     """The script signals success after verify has passed; for a wrong archive or a failing model it signals failure
     with the reason.
     """
+    # test_images.py has an archive whose release is built.
     wrong, script = (
         user_data(read_stack(values(digest), "eu-central-1"))
         for digest in ("0" * 64, make_archive(tmp_path, own_bundle()))
     )
-    box = make_box(binds=(Bind(tmp_path, Path("/srv/archive")),))
+    box = make_box(binds=(Bind(tmp_path, Path("/srv/archive")), releases_bind(installed_image)))
     write_fakes(box)
 
     code, console, sent = boot_once(box, wrong)
