@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import struct
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from email.utils import formatdate
@@ -18,10 +20,12 @@ import certifi
 import pytest
 
 from litellm_systemd.commands.doctor import has_failed
+from litellm_systemd.doctor.check_aws import detect_aws_key, detect_aws_model_refused
 from litellm_systemd.doctor.check_configuration import (
     changed_variables,
     detect_configuration_unusable,
     detect_environment_credentials,
+    detect_environment_doubtful,
     detect_environment_file,
     detect_environment_key_short,
     detect_environment_syntax,
@@ -47,6 +51,9 @@ from litellm_systemd.doctor.check_host import (
     read_offset,
 )
 from litellm_systemd.doctor.check_network import (
+    ConnectionResult,
+    ConnectivityResults,
+    detect_network_region,
     fixed_address,
     judge_access,
     judge_resolver,
@@ -78,6 +85,7 @@ from litellm_systemd.host.state import FileKind, FileState, Record, Verb, folder
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.releases.inventory import Release
 from litellm_systemd.report.report import Outcome
+from tests.fakes import USER, run_cloud
 
 EXITED = "98e322203f7a4ed290d09fe03c09fe15"
 FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
@@ -707,6 +715,50 @@ def test_unusable_key(tmp_path: Path, line: str, said: str) -> None:
     (found,) = evidence(detect_environment_unusable, Snapshot(layout))
     assert said in found
     assert not any("master" in text for text in evidence(detect_configuration_unusable, Snapshot(layout)))
+
+
+BEDROCK = "model_list:\n- model_name: m\n  litellm_params:\n    model: bedrock/us.anthropic.claude-%s\n"
+
+
+def findings(
+    check: DoctorCheck, root: Path, env: Mapping[str, str], config: str, results: ConnectivityResults | None = None
+) -> list[Finding]:
+    """What a check finds with that environment and configuration. `results`: those of the connections."""
+    snapshot = Snapshot(Layout(root=root))
+    text = "".join(f'{name}="{value}"\n' for name, value in env.items())
+    for path, content in ((Layout.environment_file, text), (Layout.config_link, config)):
+        snapshot.layout.real(path).parent.mkdir(parents=True, exist_ok=True)
+        snapshot.layout.real(path).write_text(content, encoding="utf-8")
+    if results is not None:
+        snapshot.cached("connectivity", lambda: results)
+    return [each for each in check.detect(snapshot) if isinstance(each, Finding)]
+
+
+def test_misspelt_region_of_the_environment(tmp_path: Path) -> None:
+    """A misspelt region is reported with its line, and the remedy restarts: a reload keeps the environment."""
+    host = "bedrock-runtime.us-esat-1.amazonaws.com"
+    results = ConnectivityResults((ConnectionResult(f"https://{host}", "name", host, "unknown"),), (), inside=False)
+    env = {"LITELLM_MASTER_KEY": "sk-good", "AWS_REGION_NAME": "us-esat-1"}
+    (found,) = findings(detect_network_region, tmp_path, env, BEDROCK % "sonnet-5-5", results)
+    assert found.evidence.startswith("/etc/litellm/litellm.env:2: AWS_REGION_NAME=us-esat-1 is not a region")
+    assert found.remedy == (
+        "sudoedit /etc/litellm/litellm.env && sudo litellmctl restart    # Did you mean us-east-1?"
+    )
+    (found,) = findings(detect_environment_doubtful, tmp_path, env, BEDROCK % "sonnet-5-5")
+    assert found.evidence.startswith("/etc/litellm/litellm.env:2: AWS_REGION_NAME=us-esat-1")
+
+
+def test_model_and_key_that_aws_rejects(tmp_path: Path) -> None:
+    """An id of a model that Bedrock does not know is reported with its line, and a rejected key with the file."""
+    with run_cloud() as cloud:
+        pair = {"AWS_ACCESS_KEY_ID": USER.access_key, "AWS_SECRET_ACCESS_KEY": USER.secret_key}
+        env = {**cloud.environment, **pair, "AWS_REGION_NAME": "us-east-1"}
+        (found,) = findings(detect_aws_model_refused, tmp_path, env, BEDROCK % "sonet-5-5")
+        assert "/etc/litellm/config.yaml:4: m (us.anthropic.claude-sonet-5-5 in us-east-1)" in found.evidence
+        assert re.match(r"sudoedit \S+/config.yaml && sudo litellmctl reload    # Bedrock has no", found.remedy)
+        env["AWS_SECRET_ACCESS_KEY"] = "x" * 40
+        (found,) = findings(detect_aws_key, tmp_path, env, BEDROCK % "sonnet-5-5")
+        assert found.remedy.startswith("sudoedit /etc/litellm/litellm.env && sudo litellmctl restart    # Copy the")
 
 
 def test_environment_file_that_was_emptied(tmp_path: Path) -> None:

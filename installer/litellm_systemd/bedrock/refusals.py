@@ -202,8 +202,8 @@ UNTRUSTED = BedrockRefusal(
     "set SSL_CERT_FILE to a file with the proxy's CA certificates.",
 )
 
-_CALLS: tuple[BedrockRefusal, ...] = (
-    # --- the model ---
+#: Rejections of the id that the configuration has for a model.
+MODELS: tuple[BedrockRefusal, ...] = (
     BedrockRefusal(
         "model-ended",
         "ResourceNotFoundException, 404",
@@ -232,6 +232,10 @@ _CALLS: tuple[BedrockRefusal, ...] = (
         "Bedrock has no model or profile with this id in the region",
         "check id and region in the configuration.",
     ),
+)
+
+_CALLS: tuple[BedrockRefusal, ...] = (
+    *MODELS,
     # --- the request ---
     BedrockRefusal(
         "prompt-too-long",

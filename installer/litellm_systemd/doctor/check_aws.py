@@ -31,14 +31,14 @@ from litellm_systemd.aws.sources import (
     read_service_profile,
 )
 from litellm_systemd.bedrock.models import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
-from litellm_systemd.bedrock.refusals import find_refusal
+from litellm_systemd.bedrock.refusals import MODELS, find_refusal
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import BEARER_VARIABLE, CREDENTIAL_VARIABLES, KEY_ID, PAIR, PROFILE_NAME, TOKEN
 from litellm_systemd.env.aws import PROFILE as AWS_PROFILE
 from litellm_systemd.env.aws import ROLE as ROLE_NAME
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable
-from litellm_systemd.gateway.config_types import Severity
+from litellm_systemd.gateway.config_types import Model, Place, Severity
 from litellm_systemd.gateway.models import build_served, end_findings
 from litellm_systemd.host.aws_profile import find_key_line
 from litellm_systemd.host.observe import is_booted
@@ -104,7 +104,8 @@ def detect_aws_key(snapshot: Snapshot) -> Iterator[Finding]:
     try:
         identity = _key_owner(snapshot)
     except InputError as error:
-        yield KEY.finding(error.message, remedy=error.hint)
+        edit = f"{snapshot.edit_command(KEY_ID)} && sudo litellmctl restart    # {error.hint}"
+        yield KEY.finding(error.message, remedy=error.hint if "timedatectl" in error.hint else edit)
         return
     if identity.doubt is not None:
         raise Unavailable(identity.doubt)
@@ -269,13 +270,14 @@ def detect_aws_throttled(snapshot: Snapshot) -> Iterator[Finding]:
 class _TrialCall:
     """The result of one call: `model` as `name (id in region)`, AWS's `refusal`, or the `error` if none came.
 
-    `caller` made it.
+    `caller` made it. `place`: where the configuration has the id.
     """
 
     caller: Caller
     model: str
     refusal: str | None
     error: Unavailable | None = None
+    place: Place | None = None
 
     @property
     def is_throttled(self) -> bool:
@@ -284,20 +286,21 @@ class _TrialCall:
 
 def _try_models(snapshot: Snapshot) -> tuple[_TrialCall, ...]:
     calls = [
-        (caller, called, name)
+        (caller, called, model)
         for caller in find_callers(snapshot)
-        for called, name in {each.found.text: each.model.name for each in caller.models if each.found}.items()
+        for called, model in {each.found.text: each.model for each in caller.models if each.found}.items()
     ]
     with ThreadPoolExecutor(8) as pool:
         return tuple(pool.map(lambda call: _try(snapshot, *call), calls))
 
 
-def _try(snapshot: Snapshot, caller: Caller, called: str, name: str) -> _TrialCall:
-    model = f"{name} ({called} in {caller.region})"
+def _try(snapshot: Snapshot, caller: Caller, called: str, entry: Model) -> _TrialCall:
+    model = f"{entry.name} ({called} in {caller.region})"
 
     def call() -> _TrialCall:
         try:
-            return _TrialCall(caller, model, try_model(caller.environ, caller.region, called))
+            place = snapshot.gateway.place((*entry.key, "litellm_params", "model"))
+            return _TrialCall(caller, model, try_model(caller.environ, caller.region, called), place=place)
         except Unavailable as error:
             return _TrialCall(caller, model, None, Unavailable(f"{model}: {error.message}"))
 
@@ -323,6 +326,9 @@ def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) ->
         if known is not None and known.name in _OF_THE_KEY and (place := _key_of_profile(snapshot, first.caller)):
             evidence = f"{place[0]}:{place[1]}: {evidence}"
             remedy = f"sudoedit {place[0]} && sudo litellmctl restart    # correct the key of the profile"
+        elif known in MODELS and first.place is not None and first.place.line is not None:
+            evidence = f"{first.place.file}:{first.place.line}: {evidence}"
+            remedy = f"sudoedit {first.place.file} && sudo litellmctl reload    # {remedy}"
         yield cause.finding(evidence, remedy=remedy)
     for call in calls:
         if call.error is not None:

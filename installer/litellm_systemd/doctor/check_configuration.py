@@ -239,9 +239,13 @@ def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
             yield _variable_finding(snapshot, ENVIRONMENT, item, name)
 
 
+#: An assignment in a message.
+_ASSIGNMENT = re.compile(r"\b[A-Z][A-Z0-9_]+=\S+")
+
+
 def _names_same(message: str, reported: str) -> bool:
     """Whether two messages are about the same assignment, such as AWS_REGION_NAME=us-east1."""
-    return any(word in reported for word in re.findall(r"\b[A-Z][A-Z0-9_]+=\S+", message))
+    return any(word in reported for word in _ASSIGNMENT.findall(message))
 
 
 def _variable_finding(snapshot: Snapshot, cause: Cause, item: LintFinding, name: str) -> Finding:
@@ -285,7 +289,7 @@ def _find_in_variables(snapshot: Snapshot) -> tuple[tuple[LintFinding, str], ...
         found = lint_findings(snapshot)
     except (InputError, MissingError):
         return ()
-    return tuple((item, name) for item in found if (name := _variable_of(snapshot, item)) is not None)
+    return tuple((item, name) for item in found if (name := variable_of(snapshot, item)) is not None)
 
 
 def lint_findings(snapshot: Snapshot) -> tuple[LintFinding, ...]:
@@ -294,14 +298,15 @@ def lint_findings(snapshot: Snapshot) -> tuple[LintFinding, ...]:
     return (*lint(gateway, environ), *host_findings(snapshot.layout, gateway, environ))
 
 
-def _variable_of(snapshot: Snapshot, item: LintFinding) -> str | None:
+def variable_of(snapshot: Snapshot, item: LintFinding) -> str | None:
     """The variable that a finding is about; None if it is about the configuration.
 
     An empty variable is wrong where it is written, and not where the configuration refers to it. The master key is
     expected in the environment in any case.
     """
     if item.place.file is None:
-        return str(item.place.key)
+        assignment = _ASSIGNMENT.match(item.message)
+        return item.place.key or (assignment[0].partition("=")[0] if assignment else "")
     if item.code == "no-master-key":
         value = snapshot.gateway.section("general_settings").get("master_key", f"{REFERENCE}{MASTER_KEY.name}")
         is_reference = isinstance(value, str) and value.startswith(REFERENCE)
@@ -398,8 +403,8 @@ ENVIRONMENT_STALE = Cause(
     caused_by=(
         "files-unfinished",
         *("environment-syntax", "environment-unloadable", "environment-file", "environment-credentials"),
-        *("environment-secrets", "port-address", "network-proxy", "aws-key", "aws-profile", "aws-role"),
-        "aws-identity",
+        *("environment-secrets", "port-address", "network-region", "network-proxy"),
+        *("aws-key", "aws-profile", "aws-role", "aws-identity"),
     ),
 )
 
@@ -476,7 +481,7 @@ def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         item
         for item in lint_findings(snapshot)
         if item.severity is Severity.ERROR
-        and _variable_of(snapshot, item) is None
+        and variable_of(snapshot, item) is None
         and not (reported and item.code == "weak-master-key")
     )
     for text, item in merge_items(errors):
@@ -537,7 +542,7 @@ DOUBTFUL = Cause(
 def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect warnings of the linter about the active configuration. `configuration-package` reports packages."""
     items = (item for item in lint_findings(snapshot) if item.severity is Severity.WARNING)
-    warnings = (item for item in items if item.code not in _LACKS and _variable_of(snapshot, item) is None)
+    warnings = (item for item in items if item.code not in _LACKS and variable_of(snapshot, item) is None)
     for text, item in merge_items(warnings):
         path = item.place.file or snapshot.layout.config_link
         yield DOUBTFUL.finding(text, path=path, remedy=item.remedy)

@@ -25,7 +25,7 @@ from litellm_systemd import contract
 from litellm_systemd.aws import credentials
 from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.command import minimal_environment, run, runtime_argv
-from litellm_systemd.doctor.check_configuration import lint_findings, merge_items
+from litellm_systemd.doctor.check_configuration import lint_findings, merge_items, variable_of
 from litellm_systemd.doctor.check_unit import CORRECT_LINE, EXIT_CODES, STARTUP_BLOCKERS, drop_ins
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
@@ -430,7 +430,7 @@ def detect_network_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
 REGION = Cause(
     "network-region",
     "AWS has no endpoint in the region of the calls: its name is misspelled.",
-    "sudoedit {path} && sudo systemctl reload-or-restart litellm    # {remedy}",
+    "{edit}    # {remedy}",
     requires=(*_REQUIRES, "network-sandbox"),
 )
 
@@ -442,8 +442,12 @@ def detect_network_region(snapshot: Snapshot) -> Iterator[Finding]:
     items = [item for item in lint_findings(snapshot) if item.code == "unknown-region"]
     for text, item in merge_items(items) if unresolved else ():
         if any(f".{word}." in host for host in unresolved for word in re.findall(r"[a-z0-9-]+", item.message)):
-            path = item.place.file or snapshot.layout.environment_file
-            yield REGION.finding(f"{text}: no address of {unresolved[0]}", path=path, remedy=item.remedy)
+            edit = f"sudoedit {item.place.file} && sudo systemctl reload-or-restart litellm"
+            if item.place.file is None:
+                name = variable_of(snapshot, item) or ""
+                text = f"{snapshot.dotenv.where(name)}: {item.message}"
+                edit = f"{snapshot.edit_command(name)} && sudo litellmctl restart"
+            yield REGION.finding(f"{text}: no address of {unresolved[0]}", edit=edit, remedy=item.remedy)
 
 
 DNS = Cause(

@@ -220,11 +220,12 @@ def _bad_environment_region(config: GatewayConfig, environ: Mapping[str, str]) -
 def _bad_region(config: GatewayConfig, path: KeyPath, written: str, region: str) -> Iterator[LintFinding]:
     if region in REGIONS:
         return
-    regions = sorted(REGIONS, reverse=True)
-    # Two that are equally close: us-est-1 is one letter from us-east-1 and from us-west-1.
-    close = difflib.get_close_matches(region, regions, n=2, cutoff=0.9) or difflib.get_close_matches(
-        region, regions, n=1
-    )
+    close = difflib.get_close_matches(region, sorted(REGIONS), n=3)
+    # Several can be equally close: us-est-1 is one letter from us-east-1 and from us-west-1. us-esat-1 is as close to
+    # both, and has the letters of the first.
+    ratios = {each: difflib.SequenceMatcher(None, each, region).ratio() for each in close}
+    close = [each for each in close if ratios[each] == ratios[close[0]]]
+    close = [each for each in close if sorted(each) == sorted(region)] or close
     remedy = (
         f"Did you mean {' or '.join(sorted(close))}?" if close else "Write it as AWS does: us-east-1, eu-central-1."
     )
