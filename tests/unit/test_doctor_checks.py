@@ -53,6 +53,7 @@ from litellm_systemd.doctor.check_host import (
 from litellm_systemd.doctor.check_network import (
     ConnectionResult,
     ConnectivityResults,
+    detect_network_dns,
     detect_network_region,
     fixed_address,
     judge_access,
@@ -746,6 +747,29 @@ def test_misspelt_region_of_the_environment(tmp_path: Path) -> None:
     )
     (found,) = findings(detect_environment_doubtful, tmp_path, env, BEDROCK % "sonnet-5-5")
     assert found.evidence.startswith("/etc/litellm/litellm.env:2: AWS_REGION_NAME=us-esat-1")
+
+
+@pytest.mark.parametrize(("variable", "edits"), [("AWS_BEDROCK_RUNTIME_ENDPOINT", True), ("OTHER", False)])
+def test_endpoint_whose_name_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, edits: bool
+) -> None:
+    """If name servers answer that the host of an endpoint does not exist, the remedy is to correct its variable."""
+    url = "https://vpce-0a1b.bedrock-runtime.us-east-1.vpce.amazonaws.com"
+    results = ConnectivityResults((ConnectionResult(url, "name", url[8:], "unknown"),), (), inside=False)
+    env = {"AWS_REGION_NAME": "us-east-1", variable: url}
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n", encoding="utf-8")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, ThreadPoolExecutor(1) as pool:
+        server.bind(("127.0.0.1", 0))
+        address = (socket.AF_INET, socket.SOCK_DGRAM, 0, "", server.getsockname())
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [address])  # port 53 needs root
+        found = pool.submit(findings, detect_network_dns, tmp_path, env, BEDROCK % "sonnet-5-5", results)
+        query, client = server.recvfrom(512)
+        server.sendto(query[:2] + b"\x81\x83" + query[4:], client)
+        (finding,) = found.result()
+    assert "name servers: 127.0.0.1 (no such name)" in finding.evidence
+    edit = f"sudoedit /etc/litellm/litellm.env && sudo litellmctl restart    # correct {variable}"
+    assert finding.remedy.startswith(edit if edits else "resolvectl query vpce-")
 
 
 def test_model_and_key_that_aws_rejects(tmp_path: Path) -> None:

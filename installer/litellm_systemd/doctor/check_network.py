@@ -465,8 +465,11 @@ def detect_network_dns(snapshot: Snapshot) -> Iterator[Finding]:
     failed = [result.host for result in _test_connections(snapshot).service if result.stage == "name"]
     if failed:
         etc = snapshot.layout.real("/etc")
-        found = judge_access(etc) or judge_sources(etc) or judge_resolver(etc / "resolv.conf", failed[0])
-        yield from _failures(snapshot, DNS, "name", *found)
+        more, remedy = judge_access(etc) or judge_sources(etc) or judge_resolver(etc / "resolv.conf", failed[0])
+        if _UNKNOWN in more and (name := _variable_with(snapshot, failed[0])):
+            edit = f"{snapshot.edit_command(name)} && sudo litellmctl restart"
+            remedy = f"{edit}    # correct {name}, or name servers in /etc/resolv.conf that know the host"
+        yield from _failures(snapshot, DNS, "name", more, remedy)
 
 
 #: To look which server does not answer, and to name one; see resolv.conf(5).
@@ -554,7 +557,8 @@ def judge_resolver(path: Path, host: str = "") -> tuple[str, str]:
 #: The resolver uses the first three; seconds for the answer of one.
 _MAX_SERVERS, _PATIENCE = 3, 0.8
 #: The meaning of a response code (RFC 1035, 4.1.1). Any answer shows that the server is reached.
-_ANSWERS = ("found", "", "SERVFAIL", "no such name", "", "refuses to answer")
+_UNKNOWN = "no such name"
+_ANSWERS = ("found", "", "SERVFAIL", _UNKNOWN, "", "refuses to answer")
 
 
 def query_server(server: str, host: str, port: int = 53) -> str:
@@ -669,6 +673,12 @@ _OTHER_SERVER = (
 _NAMES_HOST = re.compile(r"(?<!NO)_PROXY$|ENDPOINT|URL", re.IGNORECASE)
 
 
+def _variable_with(snapshot: Snapshot, host: str) -> str:
+    """The variable that names a host as a proxy or an endpoint; empty if there is none."""
+    found = (name for name, value in snapshot.environment.items() if host in value and _NAMES_HOST.search(name))
+    return next(found, "")
+
+
 def _failures(snapshot: Snapshot, cause: Cause, stage: str, more: str = "", remedy: str = "") -> Iterator[Finding]:
     """One finding for each error at a stage; `more` and `remedy` as for `_failure`."""
     for error, by_host in _by_error(snapshot, stage).items():
@@ -690,8 +700,7 @@ def _failure(
     """The finding of one error. `more`: what else the evidence says. `remedy`: a template for the `host`."""
     hosts = ", ".join(f"{host} (for {one.url})" if one.stage == "proxy" else host for host, one in by_host.items())
     first = next(iter(by_host)).partition(":")[0]
-    named = (name for name, value in snapshot.environment.items() if first in value and _NAMES_HOST.search(name))
-    name = next(named, "")
+    name = _variable_with(snapshot, first)
     origin = f"; {snapshot.dotenv.where(name)} sets {name}" if name else ""
     more = more or fixed_address(snapshot.layout.real("/etc"), first)
     where = _test_connections(snapshot).where
