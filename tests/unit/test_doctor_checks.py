@@ -749,6 +749,34 @@ def test_misspelt_region_of_the_environment(tmp_path: Path) -> None:
     assert found.evidence.startswith("/etc/litellm/litellm.env:2: AWS_REGION_NAME=us-esat-1")
 
 
+def test_access_key_that_the_environment_has(tmp_path: Path) -> None:
+    """An access key in the environment of a configuration for a role is reported with its line."""
+    pair = {"AWS_ACCESS_KEY_ID": USER.access_key, "AWS_SECRET_ACCESS_KEY": USER.secret_key}
+    config = f"{BEDROCK % 'sonnet-5-5'}x-identity: iam-role\n"
+    env = {"LITELLM_MASTER_KEY": "sk-good", **pair, "AWS_REGION_NAME": "us-east-1"}
+    (found,) = findings(detect_environment_unusable, tmp_path, env, config)
+    assert re.match(r"/etc/litellm/litellm.env:2: \S+/config.yaml:5:1: x-identity is iam-role, and", found.evidence)
+    assert findings(detect_configuration_unusable, tmp_path, env, config) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("AWS_ACCESS_KEY=AKIAIOSFODNN7EXAMPLE", "litellm.env: AWS_ACCESS_KEY_ID is not set (/"),
+        ("AWS_PROFILE=bedrock", "litellm.env:2: AWS_PROFILE is bedrock, but the service reads no ~/.aws"),
+    ],
+)
+def test_access_key_that_the_environment_lacks(tmp_path: Path, line: str, said: str) -> None:
+    """An access key that the configuration needs is reported at the environment, and not besides a lost profile."""
+    name, _, value = line.partition("=")
+    env = {"LITELLM_MASTER_KEY": "sk-good", name: value, "AWS_REGION_NAME": "us-east-1"}
+    config = f"{BEDROCK % 'sonnet-5-5'}x-identity: access-key\n"
+    (found,) = findings(detect_environment_unusable, tmp_path, env, config)
+    assert said in found.evidence
+    assert found.remedy.startswith("sudoedit /etc/litellm/litellm.env && sudo litellmctl restart")
+    assert findings(detect_configuration_unusable, tmp_path, env, config) == []
+
+
 @pytest.mark.parametrize(("variable", "edits"), [("AWS_BEDROCK_RUNTIME_ENDPOINT", True), ("OTHER", False)])
 def test_endpoint_whose_name_does_not_exist(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, edits: bool

@@ -233,12 +233,20 @@ def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         if isinstance(error, TwoMethods):
             outcome = Outcome.WARNING
         yield ENVIRONMENT.finding(error.message, outcome=outcome, edit=edit, remedy=error.hint)
-    for item, name in _find_in_variables(snapshot):
-        # The same value is not reported twice.
+    items = _find_in_variables(snapshot)
+    has_profile = any(item.code == "profile-without-file" for item, _ in items)
+    for item, name in items:
+        # The same value is not reported twice, nor the key that the profile has.
+        if has_profile and item.code == _NO_KEY:
+            continue
         if item.severity is Severity.ERROR and not _names_same(item.message, reported):
             yield _variable_finding(snapshot, ENVIRONMENT, item, name)
 
 
+#: The linter's code for a configuration with an access key that the environment does not have.
+_NO_KEY = "missing-access-key"
+#: The variable in the linter's messages about the identity of a configuration.
+_IS_SET = re.compile(r"\band (\w+) is (?:not )?set\b")
 #: An assignment in a message.
 _ASSIGNMENT = re.compile(r"\b[A-Z][A-Z0-9_]+=\S+")
 
@@ -250,7 +258,7 @@ def _names_same(message: str, reported: str) -> bool:
 
 def _variable_finding(snapshot: Snapshot, cause: Cause, item: LintFinding, name: str) -> Finding:
     dotenv, edit = snapshot.dotenv, snapshot.edit_command(name)
-    if item.place.file is not None:  # the configuration only refers to the variable
+    if item.place.file is not None and not dotenv.values.get(name):  # the configuration only refers to the variable
         text = f"{name} is {'empty' if name in dotenv.values else 'not set'} ({item.place.position} refers to it)"
     else:
         text = str(item).removeprefix("environment: ")
@@ -311,6 +319,9 @@ def variable_of(snapshot: Snapshot, item: LintFinding) -> str | None:
         value = snapshot.gateway.section("general_settings").get("master_key", f"{REFERENCE}{MASTER_KEY.name}")
         is_reference = isinstance(value, str) and value.startswith(REFERENCE)
         return str(value).removeprefix(REFERENCE) if is_reference else None
+    if item.code in (_NO_KEY, "other-identity"):
+        named = _IS_SET.search(item.message)
+        return named[1] if named else None
     if item.code == "unset-variable":
         empty = (name for _, name in snapshot.gateway.references if snapshot.environment.get(name) == "")
         return next((name for name in empty if f"refers to {name}, which is empty" in item.message), None)
