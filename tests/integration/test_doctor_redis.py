@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import socketserver
 import threading
@@ -259,7 +260,7 @@ def install(values: Mapping[str, str]) -> tuple[str, ...]:
     ids=lambda each: str(getattr(each, "id", "")),
 )
 def test_causes(broken: Broken, server: Redis, tmp_path: Path) -> None:
-    """Each damage is one finding of doctor, and is refused by install with exit code 67 and the line of .env.
+    """Each damage is one finding of doctor, and is refused by install with exit code 67; both name the line of .env.
 
     No message has the password in it.
     """
@@ -274,6 +275,7 @@ def test_causes(broken: Broken, server: Redis, tmp_path: Path) -> None:
             assert refused.value.code is ExitCode.REDIS
             line = [*values].index(broken.variable) + 1
             assert refused.value.message.startswith(f".env:{line}: {broken.variable}: ")
+            assert re.search(rf"/litellm\.env:\d+: {broken.variable}: ", found.evidence)
             assert broken.evidence in refused.value.message
             assert broken.remedy in refused.value.hint
             assert PASSWORD not in refused.value.render()

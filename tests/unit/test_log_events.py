@@ -125,6 +125,11 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "worker-killed",
         ),
         (
+            f"worker 2 (pid 71) was blocked for 15 s in POST /v1/x ({'handler.py:2546 _pre_call < ' * 12}x.py:1 f)"
+            " and was killed, replaced in 2.4 s",
+            "worker-killed",
+        ),
+        (
             "worker 1 (pid 70) hangs in POST /v1/x and is killed after 15 s: /etc/litellm/a.py:1 in f, time.sleep,"
             " blocks the event loop of a worker",
             "blocking-code",
@@ -141,6 +146,20 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("a new worker can't start: no memory. Next try in 2 s", "worker-cannot-start"),
         ("cannot start a worker: no memory. Retrying in 2 s", "worker-cannot-start"),
         ("the database cannot be used: connection refused. The master key works", "database-unreachable"),
+        (
+            'apscheduler.executors.default: Job "update_spend (trigger: interval[0:00:15])" raised an exception'
+            ' (EngineRequestError: 500: {"is_panic":false,"message":"too many connections for role"})',
+            "database-unreachable",
+        ),
+        (
+            "LiteLLM Proxy: Spend tracking - DB error writing spend logs, requeued 2 rows for the next flush. error="
+            "The table `public.LiteLLM_SpendLogs` does not exist in the current database.",
+            "database-refuses",
+        ),
+        (
+            "LiteLLM Proxy: Request error tracking - statement 1 of 1 failed, 1 rows go back for retry",
+            "database-write-repeated",
+        ),
         ("cannot start a worker to recycle worker 1 (pid 9): no memory. Retrying in 2 s", "worker-cannot-start"),
         ("reload failed, the configuration before serves on: no model_list", "reload-failed"),
         ("reload failed, the previous configuration stays active: no model_list", "reload-failed"),

@@ -60,10 +60,19 @@ def _check_kind(kind: str, explanation: str, *caused_by: str) -> DoctorCheck:
         health, used = _health(snapshot), _used(snapshot)
         if health is not None and used is not None and health.kind == kind:
             unit, remedy = _find_unit(snapshot, used[0]) if kind == "down" else ("", "")
-            evidence = f"{unit}; {health.error}" if unit else health.error
+            error = f"{_position(snapshot, health, used[1])}: {health.error}"
+            evidence = f"{unit}; {error}" if unit else error
             yield cause.finding(evidence, remedy=remedy or _remedy(snapshot, health, used[1]))
 
     return detects(cause, timeout=_TIMEOUT)(detect)
+
+
+def _position(snapshot: Snapshot, health: RedisHealth, name: str) -> str:
+    """Where the variable or key is that is probably wrong. `name` is the one that says where Redis is."""
+    if name not in snapshot.environment:
+        return f"{snapshot.gateway.source}: {name}"
+    shown = health.variable if snapshot.environment.get(health.variable) else name
+    return f"{snapshot.dotenv.where(shown)}: {shown}"
 
 
 def _remedy(snapshot: Snapshot, health: RedisHealth, name: str) -> str:

@@ -100,7 +100,7 @@ _SERVICE = (
     Signature(
         "worker-killed",
         "service",
-        r"worker \d+ \(pid \d+\) (?:was killed|.{0,300} and was killed|ended).{0,300}replaced",
+        r"worker \d+ \(pid \d+\) (?:was killed|.{0,900} and was killed|ended).{0,300}replaced",
         "A worker was killed, hung or crashed, and was replaced; its requests were lost",
         "check the messages before this one, and the kernel log for memory: journalctl -k",
         min_count=3,
@@ -270,7 +270,7 @@ _LITELLM = (
         "litellm",
         r"^the database (?:cannot|could not) be used|Can't reach database server|P1001|asyncpg\.|psycopg"
         r"|PrismaClient\w*Error|prisma\.errors|Prisma Client Exception|Prisma DB reconnect|prisma-query-engine"
-        r"|kind: ConnectionError\(",
+        r"|kind: ConnectionError\(|EngineRequestError",
         "LiteLLM's database did not respond, or rejected the login",
         "check DATABASE_URL, that PostgreSQL runs, and the network to it",
         min_count=3,
@@ -286,10 +286,18 @@ _LITELLM = (
     Signature(
         "database-refuses",
         "litellm",
-        r"kind: QueryError\(PostgresError|SQLSTATE \w{5}|\bP202[12]\b",
+        r"kind: QueryError\(PostgresError|SQLSTATE \w{5}|\bP202[12]\b|does not exist in the current database",
         "PostgreSQL refused a statement: it is read-only, or a table, a column or a permission is missing",
         "find the cause: sudo litellmctl doctor",
         min_count=3,
+    ),
+    Signature(
+        "database-write-repeated",
+        "litellm",
+        r"rows go back for retry|requeued \d+ rows|retry on a later spend flush",
+        "LiteLLM could not write to its database, and tries again",
+        "nothing to do if it is over; else find the cause: sudo litellmctl doctor",
+        min_count=0,
     ),
     Signature(
         "redis",
@@ -486,8 +494,8 @@ _SYSTEMD = (
         "environment-file",
         "systemd",
         r"Failed to load environment files",
-        "The environment file is missing or cannot be read",
-        "restore it: sudo litellmctl install",
+        "A file that EnvironmentFile= of the unit or of a drop-in names is missing or cannot be read",
+        "find the file: sudo litellmctl doctor",
         min_count=0,
     ),
     Signature(
