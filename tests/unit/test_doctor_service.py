@@ -16,8 +16,10 @@ import pytest
 
 from litellm_systemd.doctor.check_drop_ins import detect_unit_dependency
 from litellm_systemd.doctor.check_service import (
+    detect_journal_litellm,
     detect_journal_service,
     detect_journal_upstream,
+    detect_service_memory,
     detect_service_not_ready,
     detect_service_silent,
 )
@@ -30,7 +32,8 @@ from litellm_systemd.doctor.check_unit import (
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.dotenv import Dotenv
+from litellm_systemd.env.dotenv import Dotenv, parse_dotenv
+from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.host.journald import JournalGap, find_gap
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import UnitState
@@ -59,6 +62,7 @@ class Host(Snapshot):
     events: Any = ()
     dotenv: Any = Dotenv(".env", {})
     environment: Any = None
+    gateway: Any = Snapshot.gateway
 
     def __init__(self, folder: Path, *texts: str, lines: str = "Nice=1") -> None:
         super().__init__(Layout(root=folder))
@@ -101,6 +105,49 @@ def test_drop_in_that_blocks_a_provider(tmp_path: Path, line: str) -> None:
     (found,) = find(detect_journal_upstream, Host(tmp_path, UNREACHABLE))
     assert "mine.conf" not in found.evidence + found.remedy
     assert found.remedy.startswith("check DNS")
+
+
+GUARDRAIL = (
+    "LiteLLM Proxy: Presidio PII analysis failed: ClientConnectorError (ConnectionRefusedError: [Errno 111] Connect"
+    " call failed ('127.0.0.1', 5002); guardrail presidio)"
+)
+GUARDED = """\
+model_list:
+  - {model_name: m, litellm_params: {model: openai/m, api_base: "http://10.0.0.7:5002"}}
+guardrails:
+  - guardrail_name: pii
+    litellm_params: {guardrail: presidio, mode: pre_call, presidio_analyzer_api_base: "http://localhost:5002/"}
+"""
+
+
+def test_setting_of_a_server_that_is_down(tmp_path: Path) -> None:
+    """If the server of a guardrail is down, the line with its address is named, in the configuration or in .env."""
+    host = Host(tmp_path, GUARDRAIL)
+    host.gateway = parse_config(GUARDED, "config.yaml")
+    (found,) = find(detect_journal_litellm, host)
+    where = "config.yaml:5:59: guardrails[0].litellm_params.presidio_analyzer_api_base"
+    assert found.evidence.startswith(f"{where}: LiteLLM cannot reach the server of a guardrail")
+    host = Host(tmp_path, GUARDRAIL)
+    host.dotenv = parse_dotenv("\nPRESIDIO_ANALYZER_API_BASE=http://127.0.0.1:5002\n", ".env")
+    host.environment = host.dotenv.values
+    (found,) = find(detect_journal_litellm, host)
+    assert found.evidence.startswith(".env:2: PRESIDIO_ANALYZER_API_BASE: LiteLLM cannot reach")
+    # The service runs with the configuration from before an edit that is no YAML.
+    (found,) = find(detect_journal_litellm, Host(tmp_path, GUARDRAIL))
+    assert found.evidence.startswith("LiteLLM cannot reach")
+
+
+@pytest.mark.parametrize(("times", "started", "is_found"), [(4, 0.0, False), (5, 0.0, True), (5, 3.0, False)])
+def test_workers_that_reach_their_limit(tmp_path: Path, times: int, started: float, is_found: bool) -> None:
+    """Two workers that reach the limit of their memory more than four times since the start are reported."""
+    host = Host(tmp_path, *(f"worker 1 (pid {pid}) recycled at 65{pid} MiB of memory" for pid in range(times)))
+    host.gateway = parse_config(GUARDED, "config.yaml")
+    host.runtime = {"workers": [{}, {}], "memory_limit": 650}
+    # The messages are a minute old.
+    host.service["InactiveExitTimestampMonotonic"] = str(int((time.monotonic() - started) * 1e6)) if started else "0"
+    found = find(detect_service_memory, host)
+    assert [each.evidence[:44] for each in found] == ["in the last hour 5 workers reached 650 MiB, "] * is_found
+    assert all(each.evidence.endswith(" with 654 MiB") for each in found)
 
 
 def test_drop_in_that_limits_memory(tmp_path: Path) -> None:

@@ -158,7 +158,11 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ),
         (
             "LiteLLM Proxy: Request error tracking - statement 1 of 1 failed, 1 rows go back for retry",
-            "database-write-repeated",
+            "database-interrupted",
+        ),
+        (
+            "litellm_systemd.runtime.worker.litellm_outages: the database did not answer for a moment",
+            "database-interrupted",
         ),
         ("cannot start a worker to recycle worker 1 (pid 9): no memory. Retrying in 2 s", "worker-cannot-start"),
         ("reload failed, the configuration before serves on: no model_list", "reload-failed"),
@@ -198,7 +202,13 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
         ("/etc/litellm/configs/demo.yml:8:1: include is given twice, first on line 1.", "configuration-rejected"),
+        ("NUM_WORKERS=two is not a whole number from 1 to 1024. Correct the value", "configuration-rejected"),
         ("LiteLLM Proxy: 'tenant' (KeyError; mine.py:4 async_pre_call_hook; model claude)", "callback-raised"),
+        (
+            "LiteLLM Proxy: 400: {'error': 'our policy forbids it'} (HTTPException; mine.py:7 async_pre_call_hook)",
+            "client-refused",
+        ),
+        ("LiteLLM Proxy: 500: no quota server (HTTPException; mine.py:7 async_pre_call_hook)", "callback-raised"),
         ("LiteLLM Proxy: no such tenant (mine.py:4 async_pre_call_hook)", "callback-raised"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),

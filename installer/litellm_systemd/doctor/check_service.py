@@ -31,7 +31,9 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import read_error
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Settings
-from litellm_systemd.errors import InstallerError, InvalidAnswer, PermissionDenied
+from litellm_systemd.env.variables import is_loopback
+from litellm_systemd.errors import InputError, InstallerError, InvalidAnswer, MissingError, PermissionDenied
+from litellm_systemd.gateway.config_types import render_key, walk_texts
 from litellm_systemd.host.effective import listen_addresses
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, read_events
 from litellm_systemd.releases.inventory import current_release, releases_of
@@ -206,6 +208,39 @@ def detect_service_workers(snapshot: Snapshot) -> Iterator[Finding]:
             yield WORKERS.finding(evidence, remedy=remedy)
 
 
+MEMORY = Cause(
+    "service-memory",
+    "Workers reach the limit of their memory again and again, and are replaced: code keeps what it should free,"
+    " such as a callback that collects requests, or the limit is too low for the load.",
+    "Let your code free what it keeps, then: sudo litellmctl reload. For a larger limit set WORKER_MEMORY_LIMIT in"
+    " .env, then: sudo litellmctl install",
+    outcome=Outcome.WARNING,
+    requires=(*_REQUIRES, "service-silent"),
+)
+#: How often a worker may reach its limit within the time of `Snapshot.recent_events`.
+_MAX_RECYCLED = 2
+_RECYCLED = re.compile(r"recycled at (\d+) MiB of memory")
+
+
+@detects(MEMORY)
+def detect_service_memory(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect workers that are recycled for their memory again and again since the last start."""
+    workers = len(snapshot.runtime.get("workers", ())) if snapshot.is_active else 0
+    if not workers:
+        return
+    started = _started_time(snapshot)
+    events = [event for event in snapshot.recent_events if event.when > started]
+    found = [(event, match[1]) for event in events if (match := _RECYCLED.search(event.text))]
+    if len(found) > _MAX_RECYCLED * workers:
+        last, size = found[-1]
+        own = ", ".join(each.shown for each in snapshot.gateway.python_files)
+        yield MEMORY.finding(
+            f"in the last hour {len(found)} workers reached {snapshot.runtime['memory_limit']} MiB, the last one at"
+            f" {time.strftime('%H:%M:%S', time.localtime(last.when))} with {size} MiB"
+            + (f"; your own code in them: {own}" if own else "")
+        )
+
+
 BLOCKED = Cause(
     "service-blocked",
     "Code blocks the event loop of a worker: it waits or calculates without `await`. The other requests wait"
@@ -330,6 +365,10 @@ _MIN_UNKNOWN = 3
 _PLACE = re.compile(r"; [\w.-]{1,99}\.py:\d")
 #: The start of the names of the settings of a drop-in that may explain a known message.
 _SETTINGS = {"too-many-files": ("LimitNOFILE",), "unreachable": BLOCKING}
+#: Those with the address of a server that the service cannot reach, as of asyncio or HOST:PORT.
+_NAMES_ADDRESS = ("guardrail-unreachable", "unreachable")
+_ADDRESS = re.compile(r"\('(?P<host>[^']{1,99})', (?P<port>\d{1,5})\)|\b(?P<name>[\w.-]{1,99}):(?P<number>\d{1,5})\b")
+_PORTS = {"http": 80, "https": 443}
 _REMEDY = "{remedy}    # to see all messages: litellmctl logs --errors"
 
 
@@ -352,6 +391,11 @@ def _observe(snapshot: Snapshot) -> tuple[Group, ...]:
 def _started_at(snapshot: Snapshot) -> int:
     """When the last start began: microseconds of CLOCK_MONOTONIC; 0 if it is not known."""
     return int(snapshot.service.get("InactiveExitTimestampMonotonic") or "0")
+
+
+def _started_time(snapshot: Snapshot) -> float:
+    """When the last start began, as a Unix time."""
+    return time.time() - time.monotonic() + _started_at(snapshot) / 1e6
 
 
 def entries_since(entries: Iterable[Mapping[str, Any]], start: int) -> tuple[Mapping[str, Any], ...]:
@@ -390,6 +434,8 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
             if names and (lines := [each for each in drop_ins(snapshot) if each.name.startswith(names)]):
                 evidence = f"{lines[0].where}: {lines[0].assignment}: {evidence}"
                 remedy = CORRECT_LINE.format(where=lines[0].where)
+            elif group.signature.name in _NAMES_ADDRESS and (where := _find_setting(snapshot, group.sample)):
+                evidence = f"{where}: {evidence}"
             elif group.signature.name == "untrusted" and (changed := changed_ca_file(snapshot)):
                 evidence, remedy = f"{changed}: {evidence}", "sudo litellmctl restart"
             elif group.signature.name == "too-many-files" and snapshot.is_active and snapshot.is_root:
@@ -432,9 +478,33 @@ def _failing_authentication(snapshot: Snapshot, group: Group) -> str:
 _MAX_COMPARED = 100
 
 
+def _find_setting(snapshot: Snapshot, text: str) -> str:
+    """The position and name of the setting that has an address of a message as a URL; empty if none has."""
+    found = {
+        _address(each["host"] or each["name"], int(each["port"] or each["number"]))
+        for each in _ADDRESS.finditer(text)
+    }
+    settings = [(f"{snapshot.dotenv.where(name)}: {name}", value) for name, value in snapshot.environment.items()]
+    with contextlib.suppress(InputError, MissingError):  # the service runs with an earlier configuration
+        config = snapshot.gateway
+        texts = walk_texts(config.document)
+        settings += [(f"{config.place(path).position}: {render_key(path)}", value) for path, value in texts]
+    for where, value in settings:
+        with contextlib.suppress(ValueError):  # not a URL, or a port that is no number
+            url = urlsplit(value)
+            if url.hostname and _address(url.hostname, url.port or _PORTS.get(url.scheme, 0)) in found:
+                return where
+    return ""
+
+
+def _address(host: str, port: int) -> tuple[str, int]:
+    """An address for comparisons: all names of this host are one."""
+    return "localhost" if is_loopback(host) else host.lower(), port
+
+
 def changed_ca_file(snapshot: Snapshot) -> str:
     """The CA file that was changed after the service read it, for a message; empty if none was."""
-    started = time.time() - time.monotonic() + _started_at(snapshot) / 1e6
+    started = _started_time(snapshot)
     for name in CA_VARIABLES if snapshot.is_active else ():
         with contextlib.suppress(OSError):
             path = snapshot.environment.get(name)

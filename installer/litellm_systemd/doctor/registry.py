@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -37,7 +36,6 @@ from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind, is_edited
 from litellm_systemd.install.undo_log import read_undo_log
-from litellm_systemd.logs.events import read_events
 
 _MODULES = (
     *(
@@ -128,8 +126,6 @@ def _stopping_service(snapshot: Snapshot) -> Iterator[str]:
         yield f"{contract.SERVICE} is stopping{step}"
 
 
-#: Seconds for which refused clients are remarked on.
-_RECENT = 3600
 _WRONG_KEY = re.compile(r"refused \d+ requests? with a wrong key.*")
 _OLD_KEY = re.compile(r"(.{1,300}) uses the old master key, which is (refused from .+)")
 #: Clients that a remark names.
@@ -139,9 +135,7 @@ _NAMED = 5
 def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
     if not snapshot.is_active:
         return
-    since = f"@{int(time.time()) - _RECENT}"
-    journal = snapshot.systemctl.entries(since=since, priority="notice", timeout=snapshot.optional_timeout)
-    texts = [each.text for each in read_events(journal.entries)]
+    texts = [each.text for each in snapshot.recent_events]
     found = [match[0] for text in texts if (match := _WRONG_KEY.match(text))]
     users = {match[1]: match[2] for text in texts if (match := _OLD_KEY.match(text))}
     for end in dict.fromkeys(users.values()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -22,9 +23,12 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import ask_service, is_booted, read_manifest
 from litellm_systemd.host.state import FileState, Record, UnitState
 from litellm_systemd.host.systemctl import Event, Systemctl, unit_state_of
+from litellm_systemd.logs.events import LogEvent, read_events
 
 T = TypeVar("T")
 _MAX_PATIENCE = 5.0
+#: Seconds of the journal that `recent_events` has.
+_RECENT = 3600
 
 #: The properties of each unit that are read (org.freedesktop.systemd1(5)); systemd omits those that it does not know.
 PROPERTIES = (
@@ -251,6 +255,14 @@ class Snapshot:
         if not found:
             self.require_journal()
         return found
+
+    @ObservedOnce
+    def recent_events(self) -> tuple[LogEvent, ...]:
+        """What the journal of the last hour has on the service, notices and worse, oldest first."""
+        since = f"@{int(time.time()) - _RECENT}"
+        return read_events(
+            self.systemctl.entries(since=since, priority="notice", timeout=self.optional_timeout).entries
+        )
 
     # --- the service itself ---
 

@@ -197,6 +197,14 @@ _CLIENTS = (
         min_count=0,
     ),
     Signature(
+        "client-refused",
+        "litellm",
+        r": 4\d\d: .{0,900}\(HTTPException; [\w.-]{1,99}\.py:\d",
+        "Your own Python file, such as a callback, refused a request with a status of 4xx",
+        "nothing to do, or correct the client",
+        min_count=0,
+    ),
+    Signature(
         "client-gone",
         "litellm",
         r"client disconnected",
@@ -292,10 +300,11 @@ _LITELLM = (
         min_count=3,
     ),
     Signature(
-        "database-write-repeated",
+        "database-interrupted",
         "litellm",
-        r"rows go back for retry|requeued \d+ rows|retry on a later spend flush",
-        "LiteLLM could not write to its database, and tries again",
+        r"rows go back for retry|requeued \d+ rows|retry on a later spend flush"
+        r"|the database did not answer for a moment",
+        "LiteLLM could not use its database for a moment, and tries again",
         "nothing to do if it is over; else find the cause: sudo litellmctl doctor",
         min_count=0,
     ),
@@ -427,7 +436,7 @@ _LITELLM = (
     Signature(
         "configuration-rejected",
         "litellm",
-        r"^(?:LiteLLM rejects )?/etc/litellm/|^environment: ",
+        r"^(?:LiteLLM rejects )?/etc/litellm/|^environment: |^[A-Z][A-Z\d_]{1,60}=\S{0,200} is not ",
         "A file of the configuration or of the environment has an error",
         "correct what the message names; to find the file and the command: sudo litellmctl doctor",
         min_count=0,
