@@ -28,6 +28,7 @@ from litellm_systemd.doctor.check_unit import (
     detect_unit_exit,
     detect_unit_killed,
     detect_unit_stop_timeout,
+    find_missing_module,
 )
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
@@ -373,6 +374,16 @@ def test_error_of_a_start(tmp_path: Path) -> None:
     means = "A file or secret that the unit names is missing, or cannot be read or decrypted"
     assert describe_start_error(host) == f"{means}: {failed}"
     assert describe_start_error(Host(tmp_path, failed)) == ""
+
+
+@pytest.mark.parametrize("error", ["No package metadata was found for langfuse", "No module named 'langfuse.model'"])
+def test_package_that_a_start_lacks(tmp_path: Path, error: str) -> None:
+    """The package for lack of which a service does not start is known from the message of Python or of LiteLLM."""
+    host = Host(tmp_path, f"LiteLLM rejects /etc/litellm/configs/mine.yml: Could not build the callback: {error}")
+    assert find_missing_module(host) == ""
+    host.is_active = False
+    host.service = {**host.service, "Result": "exit-code", "ExecMainStatus": "78", "ActiveState": "failed"}
+    assert find_missing_module(host) == "langfuse"
 
 
 LEAVING = "leaving: 1 request in flight, the port closes at 14:03:22; /health/readiness answers 503"

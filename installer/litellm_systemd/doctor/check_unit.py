@@ -544,10 +544,11 @@ def find_missing_module(snapshot: Snapshot) -> str:
     """The Python module for lack of which the service does not start; empty if that is not the reason."""
     error = None if snapshot.is_active else start_error(snapshot)
     found = _NO_MODULE.search(error.quote) if error else None
-    return found[1] if found else ""
+    return found[1].replace("-", "_") if found else ""
 
 
-_NO_MODULE = re.compile(r"No module named '?(\w+)")
+#: Of Python, and of LiteLLM.
+_NO_MODULE = re.compile(r"(?:No module named|No package metadata was found for|pip install) ['\"`]?([\w-]+)")
 
 
 def hit_start_limit(result: str, events: tuple[Event, ...]) -> bool:

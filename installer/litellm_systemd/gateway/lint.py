@@ -380,6 +380,10 @@ def _replaced_sections(config: GatewayConfig, environ: Mapping[str, str]) -> Ite
             yield config.warning("replaced-section", (each.section,), message, "Keep one of the two.")
 
 
+#: How similar the names of two variables are if one of them may be a slip of the other.
+_CLOSE = 0.85
+
+
 def _references(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
     places: dict[str, list[KeyPath]] = {}
     for path, variable in config.references:
@@ -390,7 +394,11 @@ def _references(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[L
         if not environ.get(variable) and not all(map(is_anchor, paths)):
             more = f" ({len(paths)} keys do)" if len(paths) > 1 else ""
             state = "empty" if variable in environ else "not set"
-            message = f"refers to {variable}, which is {state}{more}"
+            # One that another key refers to is not misspelled: API_KEY_1 for API_KEY_2.
+            known = [] if variable in environ else sorted(environ.keys() - places.keys())
+            close = difflib.get_close_matches(variable, known, n=1, cutoff=_CLOSE)
+            guess = f": did you mean {close[0]}?" if close else ""
+            message = f"refers to {variable}, which is {state}{more}{guess}"
             yield _unset(config)("unset-variable", paths[0], message, f"Set {variable} in .env, or remove the key.")
 
 
