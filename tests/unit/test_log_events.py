@@ -208,6 +208,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "LiteLLM Proxy: 400: {'error': 'our policy forbids it'} (HTTPException; mine.py:7 async_pre_call_hook)",
             "client-refused",
         ),
+        ("LiteLLM Proxy: no secrets (ValueError; refused by mine.py:5 async_pre_call_hook)", "client-refused"),
         ("LiteLLM Proxy: 500: no quota server (HTTPException; mine.py:7 async_pre_call_hook)", "callback-raised"),
         ("LiteLLM Proxy: no such tenant (mine.py:4 async_pre_call_hook)", "callback-raised"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),

@@ -139,6 +139,39 @@ def test_guardrails_without_their_server() -> None:
         assert "Connect call failed ('127.0.0.1', 5002); guardrail presidio" in failure.text
 
 
+GUARDRAIL = """
+class CustomGuardrail:
+    pass
+class Words(CustomGuardrail):
+    def check(self, data):
+        if "secret" in data["text"]:
+            raise ValueError(
+                "Guardrail failed words"
+            )
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "priority", "text"),
+    [
+        (
+            {"text": "secret"},
+            WARNING,
+            "Guardrail failed words (ValueError; refused by test_runtime_failures.py:7 check)",
+        ),
+        ({}, ERROR, "'text' (KeyError; test_runtime_failures.py:6 check)"),
+    ],
+)
+def test_requests_that_a_guardrail_refuses(data: dict[str, str], priority: int, text: str) -> None:
+    """A guardrail that raises an exception refuses a request; an exception inside it is a defect of that code."""
+    names: dict[str, Any] = {}
+    exec(compile(GUARDRAIL, __file__, "exec"), names)
+    with pytest.raises((ValueError, KeyError)) as raised:
+        names["Words"]().check(data)
+    failure = build(raised.value)
+    assert (failure.priority, failure.text.partition(": ")[2] or failure.text) == (priority, text)
+
+
 def test_keys_that_custom_auth_refuses() -> None:
     """An `Exception` of the operator's own custom_auth refuses a client's key; any other is a defect of that code."""
     found = []

@@ -199,8 +199,8 @@ _CLIENTS = (
     Signature(
         "client-refused",
         "litellm",
-        r": 4\d\d: .{0,900}\(HTTPException; [\w.-]{1,99}\.py:\d",
-        "Your own Python file, such as a callback, refused a request with a status of 4xx",
+        r": 4\d\d: .{0,900}\(HTTPException; [\w.-]{1,99}\.py:\d|[(;] ?refused by [\w.-]{1,99}\.py:\d",
+        "Your own Python file, a guardrail or a callback, refused a request",
         "nothing to do, or correct the client",
         min_count=0,
     ),

@@ -7,6 +7,7 @@ type, its status, and the error code of the provider. Nothing here imports LiteL
 
 from __future__ import annotations
 
+import dis
 import errno
 import logging
 import re
@@ -91,6 +92,8 @@ _EXHAUSTED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, 
 _FETCHES = ("/image_handling.py", "/url_utils.py")
 #: The modules of LiteLLM that call the server of a guardrail, by the name of the guardrail's type.
 _GUARDRAIL = re.compile(r"/guardrails/guardrail_hooks/(\w{1,60})")
+#: LiteLLM's class from which guardrails are derived, and Python's instruction of `raise`.
+_GUARDRAIL_CLASS, _RAISE = "CustomGuardrail", dis.opmap["RAISE_VARARGS"]
 #: The module of LiteLLM that logs why it refuses a key.
 _AUTHENTICATION = "auth_exception_handler"
 #: Packages of the service's own stores.
@@ -253,6 +256,8 @@ def build_failure(
     place = _find_own_code(error)
     if place and record.module == _AUTHENTICATION and _is_plain(error):  # the operator's code refuses a key
         priority, place, text = WARNING, "", f"Authentication Error, {text}".rstrip(", ")
+    elif place and _is_refused_by_guardrail(error):
+        priority, place = WARNING, f"refused by {place}"
     details = [code] if code and code not in text else []
     if subject := _find_host_problem(error):
         details += [] if type(error).__name__ in text else [f"{type(error).__name__}: {error}"[:300]]
@@ -372,6 +377,25 @@ def _find_guardrail(error: BaseException) -> str:
 def _is_plain(error: BaseException) -> bool:
     """Whether code raised `Exception` itself, as LiteLLM's example of `custom_auth` does for a wrong key."""
     return all(type(each) is Exception for each in _chain(error))
+
+
+def _is_refused_by_guardrail(error: BaseException) -> bool:
+    """Whether a guardrail in the operator's code raised the error to refuse a request, as in LiteLLM's example.
+
+    An error inside the guardrail, such as a KeyError, comes from an expression, not from a `raise`.
+    """
+    for each in _chain(error):
+        trace = each.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        if trace is not None:
+            code = trace.tb_frame.f_code
+            kinds = type(trace.tb_frame.f_locals.get("self")).__mro__
+            is_own = Frame(code.co_filename, trace.tb_lineno, code.co_name).is_own
+            is_guardrail = is_own and any(kind.__name__ == _GUARDRAIL_CLASS for kind in kinds)
+            if is_guardrail and code.co_code[trace.tb_lasti] == _RAISE:
+                return True
+    return False
 
 
 def _find_own_code(error: BaseException) -> str:
