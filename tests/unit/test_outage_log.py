@@ -51,6 +51,15 @@ def test_a_few_outages(clock: Clock) -> None:
     assert list(flap(clock, 3)) == [[LOST, BACK.format(3)]] * 3
 
 
+def test_an_outage_whose_cause_changes(clock: Clock) -> None:
+    """A server that is back after a minute with another password has a second line, with that cause, and no third."""
+    assert clock.run(20, "refused") == [LOST]
+    assert clock.run(600, "wrong password") == [LOST.replace("refused", "wrong password")]
+    assert clock.run(600, "refused") == []
+    assert clock.run(1) == [BACK.format(1220)]
+    assert clock.run(90, "refused") == [LOST]
+
+
 def test_a_server_that_comes_and_goes(clock: Clock) -> None:
     """Further short outages are counted: in a day they have a line an hour, with their number."""
     list(flap(clock, 3))

@@ -38,7 +38,7 @@ class OutageLog:
         self.since = 0.0
         #: Whether a worker uses such a server.
         self.is_used = False
-        self._last_cause, self._is_logged = "", False
+        self._last_cause, self._logged_cause, self._is_logged = "", "", False
         self._began = self._ended = self._logged_at = self._next_at = 0.0
         #: Lines about this series of outages, seconds until the next one, and outages since the last one.
         self._lines, self._interval, self._count = 0, 0.0, 0
@@ -61,11 +61,16 @@ class OutageLog:
                 self._notice(f"{self._name} can be used again, after {now - self._began:.0f} s{self._relief}")
         if now >= self._next_at or (self.cause and now - self._began >= _LONG):
             self.flush(now)
+        if self.cause and self._logged_cause and now - self._began >= _LONG:
+            # A server that is restarted with another password first refuses connections. Two lines are enough.
+            if self.cause != self._logged_cause:
+                self._error(f"{self.render()}. {self._advice}")
+            self._logged_cause = ""
 
     def flush(self, now: float) -> None:
         """Log the outages that are counted, if there are any."""
         if self.cause and not self._is_logged:
-            self._is_logged = True
+            self._is_logged, self._logged_cause = True, self.cause
             self._log(f"{self.render()}. {self._advice}", now)
         elif not self.cause and self.is_used and self._count:
             self._log(f"{self._name} could not be used, and can now: {self._last_cause.rstrip('.')}", now)
