@@ -23,6 +23,7 @@ from litellm_systemd.commands.doctor import has_failed
 from litellm_systemd.doctor.check_aws import detect_aws_key, detect_aws_model_refused
 from litellm_systemd.doctor.check_configuration import (
     changed_variables,
+    detect_configuration_doubtful,
     detect_configuration_unusable,
     detect_environment_credentials,
     detect_environment_doubtful,
@@ -490,6 +491,27 @@ def test_link_to_no_configuration(tmp_path: Path, target: str, trouble: str) -> 
     assert all(each.remedy.startswith("sudo litellmctl config use NAME") for each in found)
 
 
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        ("model_list: [", detect_configuration_unusable),
+        ("model_list: [{model_name: a, litellm_params: {model: openai/a}}]\nx: 1\n", detect_configuration_doubtful),
+    ],
+)
+def test_the_remedy_opens_the_file_that_the_link_leads_to(tmp_path: Path, text: str, check: DoctorCheck) -> None:
+    """An error in the configuration is reported with its file, not with the link: sudoedit edits through no link."""
+    layout = Layout(root=tmp_path)
+    layout.real(layout.configs).mkdir(parents=True)
+    file = layout.real(layout.configs) / "mine.yml"
+    file.write_text(text, encoding="utf-8")
+    layout.real(layout.config_link).symlink_to("configs/mine.yml")
+    assert Host(tmp_path).config_path == "/etc/litellm/configs/mine.yml"
+    found = [each for each in check.detect(Host(tmp_path)) if isinstance(each, Finding)]
+    assert found
+    assert all(each.evidence.startswith(f"{file}:") for each in found)
+    assert all(each.remedy.startswith(f"sudoedit {file} ") for each in found)
+
+
 FSTAB = """\
 # /srv is for others
 LABEL=root / ext4 defaults 0 1
@@ -591,6 +613,22 @@ def test_a_missing_file_is_restored_from_its_copy(tmp_path: Path) -> None:
     # A copy that was altered is not used.
     copy.write_bytes(b"[Service]\nUser=root\n")
     assert restore(snapshot, lost.path, record_of(lost)) == ()
+
+
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_the_remedy_for_an_unreadable_configuration_starts_the_service(tmp_path: Path, is_recorded: bool) -> None:
+    """A configuration that was copied with mode 0600: one command makes it readable and starts the service."""
+    path = "/etc/litellm/configs/mine.yml"
+    snapshot = make_snapshot(tmp_path, {path: Record("0" * 64, mode=0o640)} if is_recorded else {})
+    file = snapshot.layout.real(path)
+    file.parent.mkdir(parents=True)
+    file.write_text("model_list: []\n", encoding="utf-8")
+    file.chmod(0o600)
+    snapshot.layout.real(snapshot.layout.config_link).symlink_to("configs/mine.yml")
+    found = [each for each in detect_files_unreadable.detect(snapshot) if isinstance(each, Finding)]
+    by_hand = f"sudo chgrp litellm {path} && sudo chmod g+r {path} && sudo litellmctl start"
+    remedy = "sudo litellmctl doctor --fix" if is_recorded else by_hand
+    assert [each.remedy for each in found if path in each.evidence] == [remedy]
 
 
 def test_a_missing_link_is_restored_by_its_digest(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def detect_aws_profile(snapshot: Snapshot) -> Iterator[Finding]:
             edit = f"sudoedit {path} && sudo litellmctl restart"
             yield PROFILE.finding(error.message, edit=edit, found=error.hint.partition(". ")[0])
         except MissingError as error:
-            where, edit = snapshot.layout.config_link, f"sudoedit {snapshot.layout.config_link}"
+            where, edit = snapshot.config_path, f"sudoedit {snapshot.config_path}"
             if snapshot.environment.get(name) == profile:
                 where, edit = snapshot.dotenv.where(name), snapshot.edit_command(name)
             remedy = f"{edit} && sudo litellmctl restart"
@@ -225,7 +225,7 @@ def detect_aws_model_ended(snapshot: Snapshot) -> Iterator[Finding | str]:
     source = f"the model map of this release; Bedrock could not be queried: {refusal}" if refusal else "Bedrock"
     for item in end_findings(snapshot.gateway, served, datetime.now(timezone.utc).date()):
         outcome = Outcome.FAILED if item.severity is Severity.ERROR else Outcome.WARNING
-        path = snapshot.layout.config_link
+        path = snapshot.config_path
         yield ENDED.finding(f"{item} (source: {source})", outcome=outcome, path=path, remedy=item.remedy)
     if any(each.is_called for each in served):
         yield f"source of the models' end dates: {source}"

@@ -481,7 +481,7 @@ UNUSABLE = Cause(
 @detects(UNUSABLE)
 def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a configuration that cannot be read, or that the linter finds an error in."""
-    path = snapshot.layout.config_link
+    path = snapshot.config_path
     try:
         _ = snapshot.gateway
     except (InputError, MissingError) as error:
@@ -555,7 +555,7 @@ def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
     items = (item for item in lint_findings(snapshot) if item.severity is Severity.WARNING)
     warnings = (item for item in items if item.code not in _LACKS and variable_of(snapshot, item) is None)
     for text, item in merge_items(warnings):
-        path = item.place.file or snapshot.layout.config_link
+        path = item.place.file or snapshot.config_path
         yield DOUBTFUL.finding(text, path=path, remedy=item.remedy)
 
 

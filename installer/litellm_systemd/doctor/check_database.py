@@ -272,7 +272,7 @@ def detect_database_refused(snapshot: Snapshot) -> Iterator[Finding]:
 def _edit(snapshot: Snapshot, place: _Place) -> str:
     if place.name in snapshot.environment:
         return snapshot.edit_command(place.name)
-    return edit_command(snapshot.layout.config_link)
+    return edit_command(snapshot.config_path)
 
 
 def _restart(snapshot: Snapshot) -> str:

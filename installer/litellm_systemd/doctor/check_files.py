@@ -27,6 +27,9 @@ from litellm_systemd.install.undo_log import read_undo_log
 from litellm_systemd.releases.inventory import current_release
 from litellm_systemd.report.report import Outcome
 
+#: Makes the repairs of a finding, and starts a service that failed.
+FIX = "sudo litellmctl doctor --fix"
+
 NOT_INSTALLED = Cause(
     "files-not-installed",
     "The service is not installed: it never was, or it was uninstalled and only its configuration was kept.",
@@ -67,7 +70,7 @@ def detect_files_manifest(snapshot: Snapshot) -> Iterator[Finding]:
 UNFINISHED = Cause(
     "files-unfinished",
     "A change was interrupted by a kill or a power failure: some files are new, others old.",
-    "sudo litellmctl doctor --fix    # rolls back what was interrupted, or completes it",
+    f"{FIX}    # rolls back what was interrupted, or completes it",
     fix="rolls back the interrupted change, or completes it",
 )
 
@@ -154,7 +157,7 @@ def _merge(findings: Iterable[Finding]) -> Iterator[Finding]:
         named = ", ".join(each.evidence.partition(" ")[0] for each in others[:_MOST])
         more = f" and {len(others) - _MOST} more" if len(others) > _MOST else ""
         actions = dict.fromkeys(action for each in (first, *others) for action in each.actions)
-        remedy = "sudo litellmctl doctor --fix" if is_fixable else first.remedy
+        remedy = FIX if is_fixable else first.remedy
         evidence = f"{first.evidence}; the same kind of change at {named}{more}"
         yield replace(first, evidence=evidence, remedy=remedy, actions=tuple(actions))
 
@@ -297,7 +300,8 @@ def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
     for path in dict.fromkeys(map(str, (*PurePosixPath(layout.etc).parents, *PurePosixPath(layout.current).parents))):
         found = snapshot.file(path)
         if found is not None and found.kind is FileKind.FOLDER and not _can_read(snapshot, found):
-            yield UNREADABLE.finding(f"{path} has {_permissions(found)}", remedy=f"sudo chmod o+x {path}")
+            remedy = f"sudo chmod o+x {path} && sudo litellmctl start"
+            yield UNREADABLE.finding(f"{path} has {_permissions(found)}", remedy=remedy)
     yield from _merge(_find_unreadable(snapshot))
 
 
@@ -325,7 +329,10 @@ def _find_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
             evidence = f"{path} has {_permissions(found)}"
             actions = () if record is None else restore_permissions(found, record.mode, record.owner, record.group)
             x = "x" if found.kind is FileKind.FOLDER else ""
-            remedy = f"sudo chgrp {contract.SERVICE_USER} {path} && sudo chmod g+r{x} {path}"
+            by_hand = (
+                f"sudo chgrp {contract.SERVICE_USER} {path} && sudo chmod g+r{x} {path} && sudo litellmctl start"
+            )
+            remedy = FIX if actions else by_hand
             yield UNREADABLE.finding(evidence, actions=actions, remedy=remedy)
 
 
@@ -415,7 +422,9 @@ def detect_files_user_gone(snapshot: Snapshot) -> Iterator[Finding]:
     elif missing:
         actions = (Action(Verb.CREATE_USER, name),) if snapshot.file(layout.sysusers) is not None else ()
         evidence = f"there is no {' and no '.join(missing)} {name}"
-        yield USER.finding(evidence, actions=actions, remedy=f"sudo systemd-sysusers {layout.sysusers}")
+        # A service that has reached its start limit must be started as well.
+        remedy = FIX if actions else "sudo litellmctl install --installed"
+        yield USER.finding(evidence, actions=actions, remedy=remedy)
 
 
 def _name_services(path: Path) -> str:

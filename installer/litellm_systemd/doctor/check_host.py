@@ -466,7 +466,7 @@ READ_ONLY = Cause(
     "host-read-only",
     "A file system is read-only: below /var the service cannot start, below /etc and the prefix changes fail. The"
     " kernel makes a file system read-only after a disk error.",
-    "sudo mount -o remount,rw {path}    # first check the kernel log: journalctl -k -p err",
+    "sudo mount -o remount,rw {path} && sudo litellmctl start    # first check the kernel log: journalctl -k -p err",
 )
 
 

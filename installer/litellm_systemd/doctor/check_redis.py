@@ -76,7 +76,7 @@ def _position(snapshot: Snapshot, health: RedisHealth, name: str) -> str:
 
 
 def _remedy(snapshot: Snapshot, health: RedisHealth, name: str) -> str:
-    edit = snapshot.edit_command(name) if name in snapshot.environment else edit_command(snapshot.layout.config_link)
+    edit = snapshot.edit_command(name) if name in snapshot.environment else edit_command(snapshot.config_path)
     after = "    # after a change in .env: sudo litellmctl install" if snapshot.is_active else ""
     return f"{health.hint or edit}{after}"
 

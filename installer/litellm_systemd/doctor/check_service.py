@@ -314,7 +314,7 @@ def detect_service_reload_failed(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect that the last reload failed."""
     last = snapshot.runtime.get("last_reload") if snapshot.is_active else None
     if last and not last["ok"]:
-        yield RELOAD.finding(str(last["error"]), path=snapshot.layout.config_link)
+        yield RELOAD.finding(str(last["error"]), path=snapshot.config_path)
 
 
 OLD_RELEASE = Cause(

@@ -118,7 +118,7 @@ def unit_complaints(text: str, name: str) -> tuple[str, ...]:
 FOREIGN = Cause(
     "unit-foreign",
     "systemd loads the unit from a file that litellmctl did not install; the installed unit file has no effect.",
-    "sudo rm {path} && sudo systemctl daemon-reload && sudo systemctl restart litellm",
+    "sudo rm {path} && sudo systemctl daemon-reload && sudo litellmctl restart",
     requires=(*_INSTALLED, "unit-masked"),
 )
 
@@ -607,6 +607,7 @@ def explain(snapshot: Snapshot, error: StartError) -> tuple[str, str]:
         "prefix": snapshot.layout.prefix,
         "python": f"{snapshot.layout.current}/bin/python",
         "environment_file": snapshot.layout.environment_file,
+        "config": snapshot.config_path,
     }
     remedy = error.known.remedy.format_map(values | dict(error.groups))
     means = error.known.means

@@ -108,8 +108,9 @@ def _stopped_service(snapshot: Snapshot) -> Iterator[str]:
         and snapshot.service.get("Result") == "success"
         and snapshot.service.get("Job", "0") in ("", "0")
     ):
-        at_boot = "starts at the next boot" if unit.is_enabled else "is disabled"
-        yield f"{contract.SERVICE} is stopped (it did not fail) and {at_boot}. To start it: sudo litellmctl start"
+        at_boot = "starts at the next boot" if unit.is_enabled else "is disabled, so no boot starts it"
+        start = "sudo litellmctl start" if unit.is_enabled else "sudo litellmctl enable && sudo litellmctl start"
+        yield f"{contract.SERVICE} is stopped (it did not fail) and {at_boot}. To start it: {start}"
 
 
 def _starting_service(snapshot: Snapshot) -> Iterator[str]:

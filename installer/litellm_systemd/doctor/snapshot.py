@@ -10,12 +10,13 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
 from litellm_systemd import contract
 from litellm_systemd.env.settings import Dotenv, Settings, build_settings
 from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, Unavailable
-from litellm_systemd.gateway.config import GatewayConfig, read_config
+from litellm_systemd.gateway.config import GatewayConfig, read_config, real_path
 from litellm_systemd.host.effective import MANAGER, EffectiveEnvironment, observe_environment
 from litellm_systemd.host.files import observe_file
 from litellm_systemd.host.journald import JournalGap, find_gap
@@ -200,8 +201,14 @@ class Snapshot:
 
     @ObservedOnce
     def gateway(self) -> GatewayConfig:
-        """The active configuration."""
-        return read_config(self.layout.real(self.layout.config_link))
+        """The active configuration. Its source is `config_path`, as in the messages of the service."""
+        return read_config(real_path(self.layout.real(self.layout.config_link)))
+
+    @property
+    def config_path(self) -> str:
+        """The file that the link to the active configuration leads to: sudoedit does not edit through a link."""
+        file = real_path(self.layout.real(self.layout.config_link))
+        return str(Path("/", os.path.relpath(file, self.layout.root)))
 
     # --- systemd ---
 

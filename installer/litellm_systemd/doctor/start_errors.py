@@ -204,7 +204,7 @@ KNOWN_ERRORS = (
     KnownError(
         r"exited with code \d+ before it was ready",
         "A worker exited without an error: a callback, or a library that it imports, calls os._exit()",
-        "sudoedit /etc/litellm/config.yaml    # remove the callbacks one by one; then: sudo litellmctl start",
+        "sudoedit {config}    # remove the callbacks one by one; then: sudo litellmctl start",
     ),
     KnownError(
         r"start(?:-pre)? operation timed out|not ready after START_TIMEOUT=",
