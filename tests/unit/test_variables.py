@@ -167,6 +167,16 @@ def test_secrets_are_not_shown_in_refusals() -> None:
     assert {"LITELLM_MASTER_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_BEARER_TOKEN_BEDROCK"} <= set(dict(refusals))
 
 
+@pytest.mark.parametrize("name", ["LITELLM_LOG", "NUM_WORKERS", "HOST"])
+def test_a_value_that_contains_other_variables_is_shown_without_them(name: str) -> None:
+    """A refusal of a value that an unclosed quote continues is one line, without the secret that follows."""
+    refused = install({name: 'x y\nLITELLM_MASTER_KEY="sk-s3cret\n'})
+    assert isinstance(refused, InputError)
+    assert f"{name}=x y … is" in refused.message
+    assert "s3cret" not in refused.message
+    assert "\n" not in refused.message
+
+
 @pytest.mark.parametrize(
     ("path", "text"), [("configs/env.example", render_example()), ("docs/variables.md", render_page())]
 )

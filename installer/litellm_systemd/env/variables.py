@@ -311,7 +311,9 @@ class Variable(Generic[T_co]):
 
     def _refusal(self, text: str, where: Callable[[str], str] | None) -> InputError:
         position = "" if where is None else f"{where(self.name)}: "
-        assignment = self.name if self.secret else f"{self.name}={text}"
+        # After an unclosed quote, the value continues with the next variables: perhaps with a secret.
+        first, *others = text.splitlines()
+        assignment = self.name if self.secret else f"{self.name}={first}{' …' if others else ''}"
         default = f": the default is {self.default_text}" if self.default_text else ""
         return InputError(
             f"{position}{assignment} {self.type.refusal}", f"{self.type.remedy}, or remove {self.name}{default}."
