@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,17 @@ def test_the_upgrade_of_an_earlier_version_finds_the_adapter() -> None:
     """Version 0.1.0 tries a new release by importing `preload` from the name that its own module has."""
     argv = (sys.executable, "-I", "-c", "from litellm_systemd.runtime.seam import preload; print(callable(preload))")
     assert subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout == "True\n"
+
+
+@pytest.mark.parametrize("module", ["httptools", "yaml"])
+def test_a_library_that_cannot_be_loaded_is_an_error_in_the_journal(module: str, tmp_path: Path) -> None:
+    """A service whose imports fail, as on a file system that is mounted with noexec, logs this with a priority."""
+    message = f"{module}.so: failed to map segment from shared object"
+    (tmp_path / f"{module}.py").write_text(f"raise ImportError({message!r})\n")
+    with (tmp_path / "log").open("w+") as log:
+        status = os.fstat(log.fileno())
+        environment = {"PYTHONPATH": str(tmp_path), "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        argv = (sys.executable, "-m", "litellm_systemd.runtime")
+        done = subprocess.run(argv, stderr=log, env=environment, check=False, timeout=60)
+    assert done.returncode == 1
+    assert (tmp_path / "log").read_text().endswith(f"\n<2>ImportError: {message}\n")

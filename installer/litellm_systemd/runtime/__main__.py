@@ -60,6 +60,10 @@ def main(argv: Sequence[str]) -> int:
         return reach(arguments.urls, os.environ)
     if os.getpid() == 1:
         _handle_signals_of_pid_1()
+    from litellm_systemd.runtime.journal import install_exception_hooks, open_journal
+
+    # The next import fails if a library is damaged or may not be loaded. The journal has that error as one, too.
+    install_exception_hooks(open_journal(os.environ))
     from litellm_systemd.runtime.serve import main as serve
 
     return serve(arguments.config, os.environ)
