@@ -190,6 +190,8 @@ def test_times_of_a_failed_start() -> None:
     loop = tuple(event(kind) for kind in (starting, failed, starting, failed, starting))
     assert failed_start_times(loop) == (3, 5)
     assert failed_start_times(loop[:4]) == (3, float("inf"))
+    recovered = (*loop[:2], loop[2], loop[4])
+    assert failed_start_times(recovered) == (1, 3)
 
 
 def test_lines_that_systemd_ignores() -> None:

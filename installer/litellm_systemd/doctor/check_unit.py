@@ -522,8 +522,8 @@ def failed_start_times(events: tuple[Event, ...]) -> tuple[float, float]:
     for event in events:
         kind = event.fields.get("MESSAGE_ID")
         if kind == _STARTING:
-            # A start after the failed one is in progress, or also fails.
-            end = event.when if failed else math.inf
+            # The first start after the failed one: it is in progress, also fails, or succeeded.
+            end = min(end, event.when) if failed else math.inf
             begin = event.when
         elif kind == _FAILURE_RESULT and event.fields.get("UNIT_RESULT") != "start-limit-hit":
             failed, end = begin, math.inf
