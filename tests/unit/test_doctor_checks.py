@@ -45,7 +45,10 @@ from litellm_systemd.doctor.check_files import (
     restore_permissions,
 )
 from litellm_systemd.doctor.check_host import (
+    FreeSpace,
     assess_free_space,
+    detect_host_disk_full,
+    detect_host_inodes,
     detect_host_python_gone,
     find_denials,
     find_unmounted,
@@ -510,6 +513,16 @@ def test_the_remedy_opens_the_file_that_the_link_leads_to(tmp_path: Path, text: 
     assert found
     assert all(each.evidence.startswith(f"{file}:") for each in found)
     assert all(each.remedy.startswith(f"sudoedit {file} ") for each in found)
+
+
+@pytest.mark.parametrize("check", [detect_host_disk_full, detect_host_inodes])
+def test_the_search_for_what_fills_a_disk_covers_all_of_its_file_system(tmp_path: Path, check: DoctorCheck) -> None:
+    """The remedy for a full file system searches from its mount point, not in the folder of the service."""
+    snapshot = Host(tmp_path)
+    snapshot.cached("free space", lambda: (FreeSpace("/proc/self/task", 0, 0.0, 0, 0.0),))
+    (found,) = (each for each in check.detect(snapshot) if isinstance(each, Finding))
+    assert "/proc/self/task has 0 " in found.evidence
+    assert " --max-depth=2 /proc | sort " in found.remedy
 
 
 FSTAB = """\

@@ -438,9 +438,10 @@ def detect_host_disk_full(snapshot: Snapshot) -> Iterator[Finding]:
     for space in snapshot.cached("free space", lambda: observe_free_space(snapshot)):
         outcome = assess_free_space(space.bytes, space.bytes_share, *_BYTES)
         if outcome is not None:
-            consumers = find_consumers(mount_point(Path(space.path)), _MEASURE)
+            top = mount_point(Path(space.path))
+            consumers = find_consumers(top, _MEASURE)
             largest = f"; the largest: {', '.join(map(str, consumers))}" if consumers else ""
-            search = f"sudo du -xh --max-depth=2 {space.path} | sort -h | tail"
+            search = f"sudo du -xh --max-depth=2 {top} | sort -h | tail"
             remedy = "; ".join((*filter(None, map(cleaner_of, consumers)), search))
             evidence = f"{space.path} has {space.bytes // 1024} KiB free{largest}"
             yield FULL.finding(evidence, outcome=outcome, remedy=remedy)
@@ -459,7 +460,8 @@ def detect_host_inodes(snapshot: Snapshot) -> Iterator[Finding]:
     for space in snapshot.cached("free space", lambda: observe_free_space(snapshot)):
         outcome = assess_free_space(space.inodes, space.inodes_share, *_INODES)
         if outcome is not None:
-            yield INODES.finding(f"{space.path} has {space.inodes} free inodes", outcome=outcome, path=space.path)
+            top = mount_point(Path(space.path))
+            yield INODES.finding(f"{space.path} has {space.inodes} free inodes", outcome=outcome, path=str(top))
 
 
 READ_ONLY = Cause(
