@@ -17,7 +17,7 @@ from litellm_systemd.env.variables import HIDDEN
 from litellm_systemd.errors import REINSTALL, InputError, InstallerError, MissingError, PermissionDenied
 from litellm_systemd.gateway.python_files import find_references, module_file
 from litellm_systemd.host.acl import is_allowed
-from litellm_systemd.host.files import group_exists, read_names, user_exists
+from litellm_systemd.host.files import group_exists, read_names, read_numbered_lines, user_exists
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_releases
@@ -428,13 +428,10 @@ def detect_files_user_gone(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _name_services(path: Path) -> str:
-    """The lines of nsswitch.conf(5) about users and groups, as `FILE:LINE: TEXT`; the reason if there are none."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    found = [(number, line) for number, line in enumerate(lines, 1) if line.startswith(("passwd:", "group:"))]
-    return ", ".join(f"{path}:{number}: {' '.join(line.split())}" for number, line in found) or f"{path} has neither"
+    """The lines of nsswitch.conf(5) about users and groups, as `FILE:LINE: TEXT`."""
+    lines = [each for each in read_numbered_lines(path) if each[1].startswith(("passwd:", "group:"))]
+    found = ", ".join(f"{path}:{number}: {' '.join(line.split())}" for number, line in lines)
+    return found or f"{path} is missing or has neither"
 
 
 OWNER = Cause(

@@ -35,6 +35,7 @@ from litellm_systemd.errors import CommandError, Unavailable
 from litellm_systemd.gateway.config_types import GatewayConfig
 from litellm_systemd.gateway.models import build_served
 from litellm_systemd.host.effective import listen_addresses, read_unit_lines
+from litellm_systemd.host.files import read_numbered_lines
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.observe import is_booted, port_trouble
 from litellm_systemd.host.state import in_words
@@ -504,7 +505,7 @@ def judge_access(etc: Path) -> tuple[str, str] | None:
 
 def judge_sources(etc: Path) -> tuple[str, str] | None:
     """As `judge_resolver`, if nsswitch.conf(5) asks no name server at all; otherwise None."""
-    lines = _lines(etc / "nsswitch.conf")
+    lines = read_numbered_lines(etc / "nsswitch.conf")
     found = next(((number, line) for number, line in lines if line.startswith("hosts:")), None)
     if found is None or {"dns", "resolve"} & set(found[1].split()):
         return None
@@ -512,16 +513,9 @@ def judge_sources(etc: Path) -> tuple[str, str] | None:
     return evidence, "sudoedit /etc/nsswitch.conf && sudo litellmctl restart    # write: hosts: files dns"
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file with their numbers and without comments; none if it cannot be read."""
-    with contextlib.suppress(OSError):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        yield from ((number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
-
-
 def fixed_address(etc: Path, host: str) -> str:
     """The line of hosts(5) that sets the address of a host, for a message; empty if there is none."""
-    for number, line in _lines(etc / "hosts"):
+    for number, line in read_numbered_lines(etc / "hosts"):
         address, *names = line.split() or [""]
         if host.lower() in map(str.lower, names):
             return f"/etc/hosts:{number} sets its address to {address}"

@@ -44,6 +44,13 @@ def free_space(path: Path) -> int:
     return shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free
 
 
+def read_numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers and without comments; none if it cannot be read."""
+    with contextlib.suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        yield from ((number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1))
+
+
 def observe_file(layout: Layout, path: str) -> FileState | None:
     """The state of a path without following links; None if it does not exist.
 
