@@ -65,7 +65,12 @@ from litellm_systemd.doctor.check_network import (
     judge_sources,
     query_server,
 )
-from litellm_systemd.doctor.check_release import assess_age, detect_release_advisory, detect_release_compromised
+from litellm_systemd.doctor.check_release import (
+    assess_age,
+    detect_release_advisory,
+    detect_release_cleaned,
+    detect_release_compromised,
+)
 from litellm_systemd.doctor.check_service import changed_ca_file, entries_since, is_short_of_workers
 from litellm_systemd.doctor.check_unit import (
     ServiceExit,
@@ -696,6 +701,35 @@ def installed(root: Path, litellm: str) -> Snapshot:
 
 def evidence(check: DoctorCheck, snapshot: Snapshot) -> list[str]:
     return [each.evidence for each in check.detect(snapshot) if isinstance(each, Finding)]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("e /opt/litellm-systemd - - - 30d", True),
+        ("d /opt 0755 root root 10d", True),
+        ("R! /opt/litellm-systemd/releases/*/lib/python3.11/site-packages/*/__pycache__", True),
+        ("d /var/lib/litellm 0700 litellm litellm 1w -", True),
+        ("q /var/lib/* - - - 4w  # old state", True),
+        ("d /var/lib 0755 - - -", False),
+        ("d /var/lib/litellm 0700 litellm litellm -", False),
+        ("q /var/tmp 1777 root root 30d", False),
+        ("D /run/other 0755 root root 1d", False),
+        ("R /opt/other", False),
+        ("# e /opt - - - 30d", False),
+        ("x /opt/litellm-systemd\ne /opt - - - 30d", False),
+        ("", False),
+    ],
+)
+def test_files_that_are_cleaned_up(tmp_path: Path, line: str, found: bool) -> None:
+    """A line of tmpfiles.d by which systemd deletes files of the service is a warning with its file and line."""
+    snapshot = installed(tmp_path, "1.106.2")
+    for parent, text in (("usr/lib", "e /opt - - - 1d"), ("etc", f"\n{line}\n")):
+        path = tmp_path / parent / "tmpfiles.d/clean.conf"  # that of /etc replaces the other one
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+    expected = f"/etc/tmpfiles.d/clean.conf:2: {line.partition('#')[0].strip()}"
+    assert evidence(detect_release_cleaned, snapshot) == ([expected] if found else [])
 
 
 @pytest.mark.parametrize(("litellm", "number"), [("1.107.0", 1), ("1.82.8", 1), ("1.106.2", 0), ("1.107.1", 0)])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import date
+from fnmatch import fnmatch
 
 from litellm_systemd import contract
 from litellm_systemd.doctor.check_service import is_short_of_workers
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.host.files import read_numbered_lines
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import observe_releases
 from litellm_systemd.host.state import Action, Verb
@@ -47,7 +50,13 @@ def detect_release_damaged(snapshot: Snapshot) -> Iterator[Finding | str]:
         return
     is_thorough = not _is_healthy(snapshot)
     found = verify_release(snapshot.layout, current, is_thorough=is_thorough, seconds=_READ_TIME)
-    yield from damage_findings(snapshot.layout, current, found, is_active=snapshot.is_active)
+    cleaner = find_cleaner(snapshot.layout, current) if found.missing else None
+    for finding in damage_findings(snapshot.layout, current, found, is_active=snapshot.is_active):
+        if cleaner is None:
+            yield finding
+        else:
+            remedy = f"sudoedit {cleaner.path}    # remove the line; then: {finding.remedy}"
+            yield replace(finding, evidence=f"{cleaner}: {finding.evidence}", remedy=remedy)
     if not found.is_complete:
         yield f"{found.number} files compared: to compare all of them, run litellmctl releases verify"
 
@@ -61,6 +70,70 @@ def damage_findings(layout: Layout, release: str, found: Verification, *, is_act
         slow = "; Python compiles their modules at each start, which takes longer" if found.is_slow else ""
         outcome = Outcome.WARNING if found.is_slow else None
         yield DAMAGED.finding(f"{release}: {found.render()}{slow}", outcome=outcome, actions=tuple(actions))
+
+
+CLEANED = Cause(
+    "release-cleaned",
+    "systemd-tmpfiles deletes files of the release or of the service that are older than the age in this line.",
+    "sudoedit {path}    # remove the line, or give it the age -",
+    Outcome.WARNING,
+    skipped_if=("release-damaged",),
+)
+
+
+@detects(CLEANED)
+def detect_release_cleaned(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a line of tmpfiles.d(5) that deletes files of the service."""
+    current = current_release(snapshot.layout)
+    if current is not None and (cleaner := find_cleaner(snapshot.layout, current)) is not None:
+        yield CLEANED.finding(str(cleaner), path=cleaner.path)
+
+
+@dataclass(frozen=True, slots=True)
+class CleaningLine:
+    """A line of tmpfiles.d(5) that deletes files."""
+
+    path: str
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}: {self.text}"
+
+
+#: The folders of tmpfiles.d(5): a file in a later one replaces that with the same name.
+_TMPFILES = ("/usr/lib/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/run/tmpfiles.d", "/etc/tmpfiles.d")
+#: Types of lines that delete what is old, or all, and that protect a path.
+_AGED, _REMOVED, _KEPT = "dDevqQC", "rRD", "xX"
+
+
+def find_cleaner(layout: Layout, release: str) -> CleaningLine | None:
+    """The first line of tmpfiles.d(5) that deletes files of a release, or of the folders of the service."""
+    files: dict[str, str] = {}
+    for folder in _TMPFILES:
+        files |= {path.name: f"{folder}/{path.name}" for path in layout.real(folder).glob("*.conf")}
+    folders = (layout.release(release), layout.current, layout.etc, layout.state, layout.own_state)
+    found = []
+    for _, path in sorted(files.items()):
+        for number, line in read_numbered_lines(layout.real(path)):
+            kind, target, *fields = (*line.split(), "", "")
+            if not any(_is_same_branch(each, target) for each in folders):
+                continue
+            if kind[0] in _KEPT:
+                return None
+            is_aged = kind[0] in _AGED and len(fields) > _AGE and fields[_AGE] not in ("", "-")
+            if is_aged or kind[0] in _REMOVED:
+                found.append(CleaningLine(path, number, " ".join(line.split())))
+    return found[0] if found else None
+
+
+def _is_same_branch(path: str, pattern: str) -> bool:
+    """Whether a pattern is for a path, a folder above it, or something below it."""
+    return pattern.startswith("/") and all(map(fnmatch, path.split("/"), pattern.split("/")))
+
+
+#: The place of the age after the path: mode, user, group, age.
+_AGE = 3
 
 
 def _is_healthy(snapshot: Snapshot) -> bool:
