@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +18,7 @@ from litellm_systemd.commands.additions import bundle_source, choose_release, ke
 from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.migration import settle_rollback
 from litellm_systemd.commands.resolve import Request, resolve
+from litellm_systemd.commands.service import verify_service
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.steps import installed_settings
 from litellm_systemd.env import database, metrics, retired_keys, secret_references, tls
@@ -95,7 +96,7 @@ def upgrade(
     """Build a release next to the current one, and let its own `install` switch to it.
 
     That install restarts without a pause, verifies, and rolls back if that fails. This function returns only if there
-    was nothing to do, or if the release in use was damaged.
+    was nothing to do, or if the release in use was damaged: then it verifies the service itself.
 
     Raises:
         InputError: a line of the environment file loses a variable.
@@ -123,11 +124,14 @@ def upgrade(
             return Report(f"nothing to do: release {current} is in use", data={"changed": False})
         say(f"release {source.identifier}")
         identifier = build_release(layout, source, say)
-        if is_current and executor.systemctl.unit_state(contract.SERVICE).is_active:
+        is_restarted = is_current and executor.systemctl.unit_state(contract.SERVICE).is_active
+        if is_restarted:
             # The install would not know that the files are new.
             restart_without_pause(layout, executor.systemctl, say)
-            title = f"release {identifier} was damaged and is built again; the service is restarted"
-            return Report(title, data={"changed": True})
+    if is_restarted:
+        proof = verify_service(layout, say=say)
+        title = f"release {identifier} was damaged and is built again, and the service is restarted; {proof.title}"
+        return replace(proof, title=title, data={"changed": True, "verify": dict(proof.data)})
     return _hand_over(layout, identifier, as_json=as_json, say=say)
 
 
