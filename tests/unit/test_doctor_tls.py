@@ -36,6 +36,7 @@ PAIR = issue_pair(AUTHORITY, "gateway.example")
 class Host(Snapshot):
     """A host with these settings, whose service runs and serves HTTPS on a port of the test, or does not run."""
 
+    dotenv: Any = None
     environment: Any = None
     settings: Any = None
     is_active: Any = None
@@ -45,7 +46,7 @@ class Host(Snapshot):
         dotenv = parse_dotenv(
             f"TLS_CERT_FILE={files.certificate}\nTLS_KEY_FILE={files.key}\nPORT={port or 4000}", ".env"
         )
-        self.environment = dotenv.values
+        self.dotenv, self.environment = dotenv, dotenv.values
         self.settings = build_settings(dotenv, installed={}, new_key=str)
         self.is_active = port is not None
 
@@ -141,7 +142,7 @@ def test_doctor_with_an_incomplete_chain(tmp_path: Path) -> None:
         assert [evidence in each.evidence for each in found] == ([True] if evidence else [])
     host = Host(write_pair(tmp_path, TlsPair(chain(issuer, private), text)), None)
     (swapped,) = find(detect_tls_unusable, host)
-    assert (
-        swapped.evidence == "the key in TLS_KEY_FILE is that of certificate 2 in TLS_CERT_FILE, not of the first one"
+    assert swapped.evidence == (
+        ".env:1: the key in TLS_KEY_FILE is that of certificate 2 in TLS_CERT_FILE, not of the first one"
     )
     assert "# Move the certificate of the host to the beginning" in swapped.remedy

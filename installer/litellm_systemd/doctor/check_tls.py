@@ -15,6 +15,7 @@ from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import exposure_warning
 from litellm_systemd.env.tls import Certificate, TlsFiles, load_pair, parse_certificate, read_certificate, read_pair
+from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import InputError, Unavailable
 from litellm_systemd.report.report import Check, Outcome
 
@@ -39,7 +40,8 @@ def detect_tls_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         load_pair(read_pair(files))
     except InputError as error:
         certificate, key = str(files.certificate), str(files.key)
-        yield UNUSABLE.finding(error.message, hint=error.hint, certificate=certificate, key=key)
+        evidence = f"{snapshot.dotenv.where(TLS_CERT_FILE.name)}: {error.message}"
+        yield UNUSABLE.finding(evidence, hint=error.hint, certificate=certificate, key=key)
 
 
 INCOMPLETE = Cause(
