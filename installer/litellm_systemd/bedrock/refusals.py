@@ -131,7 +131,7 @@ ACCESS: tuple[BedrockRefusal, ...] = (
         r"not authorized to perform: bedrock:|no identity-based policy allows",
         "The user or role has no permission for this model",
         "allow bedrock:InvokeModel and bedrock:InvokeModelWithResponseStream on the inference profile and on its"
-        " models.",
+        " models: `sudo litellmctl iam-policy` prints the policy.",
     ),
     BedrockRefusal(
         "marketplace",
