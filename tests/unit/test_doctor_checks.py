@@ -848,11 +848,15 @@ def test_access_key_that_the_environment_has(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("AWS_ACCESS_KEY=AKIAIOSFODNN7EXAMPLE", "litellm.env: AWS_ACCESS_KEY_ID is not set (/"),
+        (
+            f"AWS_SECRET_ACCESS_KEY={'x' * 40}",
+            "litellm.env:2: AWS_SECRET_ACCESS_KEY is set, but AWS_ACCESS_KEY_ID",
+        ),
         ("AWS_PROFILE=bedrock", "litellm.env:2: AWS_PROFILE is bedrock, but the service reads no ~/.aws"),
     ],
 )
 def test_access_key_that_the_environment_lacks(tmp_path: Path, line: str, said: str) -> None:
-    """An access key that the configuration needs is reported at the environment, and not besides a lost profile."""
+    """An access key that the configuration needs is reported at the environment, and only once."""
     name, _, value = line.partition("=")
     env = {"LITELLM_MASTER_KEY": "sk-good", name: value, "AWS_REGION_NAME": "us-east-1"}
     config = f"{BEDROCK % 'sonnet-5-5'}x-identity: access-key\n"

@@ -236,8 +236,8 @@ def detect_environment_unusable(snapshot: Snapshot) -> Iterator[Finding]:
     items = _find_in_variables(snapshot)
     has_profile = any(item.code == "profile-without-file" for item, _ in items)
     for item, name in items:
-        # The same value is not reported twice, nor the key that the profile has.
-        if has_profile and item.code == _NO_KEY:
+        # The same is not reported twice, nor the key that the profile has.
+        if item.code == _NO_KEY and (has_profile or name in reported):
             continue
         if item.severity is Severity.ERROR and not _names_same(item.message, reported):
             yield _variable_finding(snapshot, ENVIRONMENT, item, name)
