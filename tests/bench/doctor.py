@@ -47,10 +47,7 @@ CASES = {
         control("metadata", hop_limit_reached=True),
         control("metadata", hop_limit_reached=False),
     ),
-    "DNS and the metadata drop everything": (
-        f"{resolve(HOLE)}; {SWALLOW_METADATA}",
-        f"{METADATA_AGAIN}; {RESOLVED}",
-    ),
+    "DNS and the metadata drop everything": (f"{resolve(HOLE)}; {SWALLOW_METADATA}", f"{METADATA_AGAIN}; {RESOLVED}"),
 }
 
 

@@ -83,10 +83,7 @@ def overhead(cells: Sequence[Cell], share: float) -> float | None:
 def judge(cells: Cells) -> list[Target]:
     """Evaluate the targets, each at the measured number of streams next to `REFERENCE`."""
     ours, plain, same = ("ours2", MESSAGES), ("plain2", CONVERSE), ("plain2", MESSAGES)
-    word, event = (
-        "p99 added to the first word, of two plain workers",
-        "processor time of an event, of plain",
-    )
+    word, event = ("p99 added to the first word, of two plain workers", "processor time of an event, of plain")
     return [
         _judge(cells, ("ours1", MESSAGES), ("plain1", CONVERSE), per_event, f"{event} converse route, 1 worker", 0.3),
         _judge(cells, ours, plain, per_event, f"{event} converse route, 2 workers", 0.3),

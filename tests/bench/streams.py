@@ -106,9 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     scale = QUICK if options.quick else FULL
     scale = Scale(
-        options.rounds or scale.rounds,
-        tuple(options.streams or scale.levels),
-        tuple(options.events or scale.events),
+        options.rounds or scale.rounds, tuple(options.streams or scale.levels), tuple(options.events or scale.events)
     )
     begin, busy = time.monotonic(), os.getloadavg()[2]
     tables = render(measure(scale), {peer.name: peer.title for peer in PEERS})

@@ -131,8 +131,7 @@ def test_public_routes(service: Service) -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": f"Bearer {KEY}"}], ids=["no key", "right key"])
 @pytest.mark.parametrize(
-    "path",
-    ["/openapi.json", "/docs", "/redoc", "/swagger/swagger-ui.css", "/public/model_hub", "/ui/", "/login"],
+    "path", ["/openapi.json", "/docs", "/redoc", "/swagger/swagger-ui.css", "/public/model_hub", "/ui/", "/login"]
 )
 def test_pages_that_are_off(service: Service, path: str, headers: dict[str, str]) -> None:
     """The documentation, the catalogues and the Admin UI are off. The 404 says what turns them on."""

@@ -94,12 +94,7 @@ def expired(cloud: Cloud) -> None:
     ],
 )
 def test_role_that_cannot_be_used(
-    tmp_path: Path,
-    aws: Cloud,
-    monkeypatch: pytest.MonkeyPatch,
-    harm: Callable[[Cloud], None],
-    said: str,
-    remedy: str,
+    tmp_path: Path, aws: Cloud, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Cloud], None], said: str, remedy: str
 ) -> None:
     """Each problem that prevents the use of an instance's role is an error of its own, with its remedy."""
     harm(aws)

@@ -189,12 +189,7 @@ BROKEN = (
         variable="REDIS_SSL",
     ),
     Broken(
-        "no TLS",
-        "tls",
-        "offers no TLS",
-        "Remove REDIS_SSL",
-        environment={"REDIS_SSL": "true"},
-        variable="REDIS_SSL",
+        "no TLS", "tls", "offers no TLS", "Remove REDIS_SSL", environment={"REDIS_SSL": "true"}, variable="REDIS_SSL"
     ),
     Broken("authority", "tls", "certificate verify failed: self-signed certificate", "REDIS_SSL_CA_CERTS", tls=True),
     Broken("full", "full", "is full and refuses writes", "maxmemory", damage=Redis.full),

@@ -175,8 +175,7 @@ def test_many_connections(service: Service) -> None:
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", f"Content-Length: {256 * MIB}"])
 @pytest.mark.parametrize(
-    ("path", "key", "status"),
-    [(CHAT, KEY, 413), ("/v1/messages", KEY, 413), (CHAT, "sk-x", 401)],
+    ("path", "key", "status"), [(CHAT, KEY, 413), ("/v1/messages", KEY, 413), (CHAT, "sk-x", 401)]
 )
 def test_256_mib(service: Service, framing: str, path: str, key: str, status: int) -> None:
     """A body of 256 MiB is refused, cut off after 64 MiB at most, and not kept in memory."""

@@ -129,10 +129,7 @@ def test_a_change_and_an_end(terminal: Terminal) -> None:
     assert (code, text.splitlines()[-1]) == (0, "revoked key temporary"), text
     assert chat(terminal.service, made["key"], "small") == 401
     code, text = terminal.run("key", "revoke", "temporary", "--yes")
-    assert (code, text) == (
-        66,
-        "litellmctl: there is no key temporary\n  To list them: sudo litellmctl key list\n",
-    )
+    assert (code, text) == (66, "litellmctl: there is no key temporary\n  To list them: sudo litellmctl key list\n")
 
 
 def test_teams_and_users(terminal: Terminal) -> None:

@@ -329,11 +329,7 @@ def test_breaking_undone(migrated: tuple[Layout, dict[str, str]], database: Data
     assert columns(database, "LiteLLM_New") == []
     assert columns(database, "MonthlyGlobalSpend") == ["spend"]
     assert database.execute("SELECT count(*) FROM other") == [(2,)]
-    assert steps.read_database(layout, release, environment).pending == (
-        ADDITIVE.name,
-        BREAKING.name,
-        FAILING.name,
-    )
+    assert steps.read_database(layout, release, environment).pending == (ADDITIVE.name, BREAKING.name, FAILING.name)
 
 
 def test_view_of_the_user(migrated: tuple[Layout, dict[str, str]], database: Database) -> None:

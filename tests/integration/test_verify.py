@@ -202,11 +202,7 @@ def test_all_models(gateway: Gateway) -> None:
     assert having(report, Outcome.OK) == (*SERVICE, *PRIMARY, *rest, VECTORS)
     assert having(report, Outcome.WARNING) == of("covered")
     assert having(report, Outcome.FAILED) == (PLAIN.format("throttled"), PLAIN.format("unpaid"))
-    assert having(report, Outcome.SKIPPED) == (
-        *of("throttled")[1:],
-        *of("unpaid")[1:],
-        "chat vectors",
-    )
+    assert having(report, Outcome.SKIPPED) == (*of("throttled")[1:], *of("unpaid")[1:], "chat vectors")
     # Not in a test of its own: after this LiteLLM puts the model into a cooldown and answers with that.
     assert "Unable to locate credentials" in check(report, PLAIN.format("unpaid")).detail
     assert "instance profile" in check(report, PLAIN.format("unpaid")).hint

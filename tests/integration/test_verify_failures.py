@@ -579,12 +579,7 @@ def with_tools(first: Answerer, second: Answerer) -> Answerer:
     ("first", "second", "outcome", "detail"),
     [
         (completion(content="I can't."), healthy, WARNING, "it didn't call the tool: “I can't.”"),
-        (
-            healthy,
-            completion(content="I forgot."),
-            WARNING,
-            "it called the tool, but its answer doesn't contain",
-        ),
+        (healthy, completion(content="I forgot."), WARNING, "it called the tool, but its answer doesn't contain"),
         (
             healthy,
             lambda handler: handler.reply(400, {"detail": "no ids"}),

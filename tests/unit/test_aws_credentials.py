@@ -170,11 +170,7 @@ def test_access_key_is_used(environ: dict[str, str], used: bool) -> None:
 @pytest.mark.parametrize(
     ("params", "name", "message"),
     [
-        (
-            OWN,
-            "mine.yml",
-            r"mine\.yml:3:\d+: .*has its own key, and \.env:AWS_ACCESS_KEY_ID",
-        ),
+        (OWN, "mine.yml", r"mine\.yml:3:\d+: .*has its own key, and \.env:AWS_ACCESS_KEY_ID"),
         ("aws_access_key_id: AKIAOTHER", "mine.yml", r"mine\.yml:3:\d+: .* is set, but aws_secret_access_key is not"),
     ],
 )

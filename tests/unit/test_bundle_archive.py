@@ -14,15 +14,7 @@ from typing import Any
 import pytest
 
 from litellm_systemd.errors import InputError, MissingError
-from litellm_systemd.releases.archive import (
-    LOCK,
-    WHEELS,
-    Manifest,
-    read_manifest,
-    require_fit,
-    unpack,
-    write_archive,
-)
+from litellm_systemd.releases.archive import LOCK, WHEELS, Manifest, read_manifest, require_fit, unpack, write_archive
 from litellm_systemd.releases.checked_archive import MANIFEST, file_entry
 
 OURS = "litellm_systemd-0.1.0-py3-none-any.whl"

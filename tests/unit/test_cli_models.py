@@ -177,11 +177,7 @@ def test_no_models(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (
-            ["iam-policy", "--offline", "-c", "./mine.yml", "--account", "12345"],
-            64,
-            "is not an AWS account number",
-        ),
+        (["iam-policy", "--offline", "-c", "./mine.yml", "--account", "12345"], 64, "is not an AWS account number"),
         (["models", "--offline", "-c", "nowhere.yml"], 64, "there is no configuration named nowhere.yml"),
     ],
 )

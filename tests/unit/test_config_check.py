@@ -296,7 +296,7 @@ def test_sarif(capsys: pytest.CaptureFixture[str]) -> None:
     (run,) = log["runs"]
     rules = run["tool"]["driver"]["rules"]
     assert [run["tool"]["driver"]["name"], *(rule["id"] for rule in rules)] == [
-        *("litellmctl", "unset-variable", "unknown-provider", "unknown-setting", "debug-log"),
+        *("litellmctl", "unset-variable", "unknown-provider", "unknown-setting", "debug-log")
     ]
     assert all("```yaml" in rule["help"]["markdown"] for rule in rules)
     assert rules[0]["fullDescription"]["text"].startswith("LiteLLM starts, and the model fails")

@@ -49,10 +49,7 @@ def test_order_and_origins(layout: Layout) -> None:
     where = {name: found.dotenv.where(name) for name in found.dotenv.values}
     assert where == {"LITELLM_MASTER_KEY": "/etc/mine.env:2", "PORT": f"{OWN}:2", "A": f"{DROP_IN}:3"}
     overridden = {(each.name, each.where, each.by) for each in found.overridden}
-    assert overridden == {
-        ("PORT", f"{DROP_IN}:3", f"{OWN}:2"),
-        ("LITELLM_MASTER_KEY", f"{OWN}:1", "/etc/mine.env:2"),
-    }
+    assert overridden == {("PORT", f"{DROP_IN}:3", f"{OWN}:2"), ("LITELLM_MASTER_KEY", f"{OWN}:1", "/etc/mine.env:2")}
 
 
 def test_removed_variables(layout: Layout) -> None:
@@ -119,10 +116,7 @@ def test_printed_assignments() -> None:
 def test_lines_of_a_unit(layout: Layout) -> None:
     """Each assignment of a unit file has its section and the line on which it begins; comments are left out."""
     found = [(each.where, each.section, each.name) for each in read_lines(layout, DROP_IN)]
-    assert found == [
-        (f"{DROP_IN}:3", "[Service]", "Environment"),
-        (f"{DROP_IN}:5", "[Service]", "EnvironmentFile"),
-    ]
+    assert found == [(f"{DROP_IN}:3", "[Service]", "Environment"), (f"{DROP_IN}:5", "[Service]", "EnvironmentFile")]
     assert list(read_lines(layout, "/etc/none.conf")) == []
 
 

@@ -7,11 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from litellm_systemd.env.dotenv import check_assignment, quote, render_assignments
-from litellm_systemd.env.environment_file import (
-    parse_environment_file,
-    read_environment_bytes,
-    read_environment_text,
-)
+from litellm_systemd.env.environment_file import parse_environment_file, read_environment_bytes, read_environment_text
 from litellm_systemd.errors import InputError
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,20}", fullmatch=True)

@@ -169,11 +169,7 @@ def cached(*texts: str, marks: dict[int, str], tools: Any = (), **fields: Any) -
     usage = invoke(body | ({"tools": tools} if tools else {}))["usage"]
     split = usage["cache_creation"]
     assert usage["cache_creation_input_tokens"] == sum(split.values())
-    return (
-        usage["cache_read_input_tokens"],
-        split["ephemeral_5m_input_tokens"],
-        split["ephemeral_1h_input_tokens"],
-    )
+    return (usage["cache_read_input_tokens"], split["ephemeral_5m_input_tokens"], split["ephemeral_1h_input_tokens"])
 
 
 LONG = "A manual of many words. " * 400

@@ -13,14 +13,7 @@ from litellm_systemd.aws.sources import read_profile, read_service_profile
 from litellm_systemd.command import interruptible
 from litellm_systemd.commands.init import fill_example, find_invoker, init
 from litellm_systemd.env.settings import build_settings, read_dotenv
-from litellm_systemd.errors import (
-    InputError,
-    InstallerError,
-    Interrupted,
-    MissingError,
-    PermissionDenied,
-    UsageError,
-)
+from litellm_systemd.errors import InputError, InstallerError, Interrupted, MissingError, PermissionDenied, UsageError
 
 CREDENTIALS = """
 [default]

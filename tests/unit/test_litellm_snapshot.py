@@ -15,14 +15,7 @@ import yaml
 
 from litellm_systemd.gateway import snapshot as reader
 from litellm_systemd.gateway.config import lint, parse_config
-from litellm_systemd.gateway.snapshot import (
-    SHIPPED,
-    Resolved,
-    Snapshot,
-    load_snapshot,
-    read_shipped,
-    read_snapshot,
-)
+from litellm_systemd.gateway.snapshot import SHIPPED, Resolved, Snapshot, load_snapshot, read_shipped, read_snapshot
 
 TOP = Path(__file__).parents[2]
 #: A version whose dependencies do not resolve: its Router is taken apart. scripts/test.sh installs it alone.

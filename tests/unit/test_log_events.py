@@ -26,12 +26,7 @@ THROTTLED = (
 
 def entry(text: Any, pid: str = "7", priority: str = "3", when: float = 1000.0) -> dict[str, Any]:
     """A journal entry as `journalctl -o json` prints it."""
-    return {
-        "MESSAGE": text,
-        "_PID": pid,
-        "PRIORITY": priority,
-        "__REALTIME_TIMESTAMP": str(int(when * 1e6)),
-    }
+    return {"MESSAGE": text, "_PID": pid, "PRIORITY": priority, "__REALTIME_TIMESTAMP": str(int(when * 1e6))}
 
 
 def trace(call: str, pid: str = "7", when: float = 1000.0, error: str = THROTTLED) -> list[dict[str, Any]]:

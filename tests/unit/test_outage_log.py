@@ -90,10 +90,7 @@ def test_the_last_of_a_series(clock: Clock) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "line"),
-    [
-        (0, "Redis cannot be used: refused. Alone"),
-        (7, "Redis could not be used, and can now: refused"),
-    ],
+    [(0, "Redis cannot be used: refused. Alone"), (7, "Redis could not be used, and can now: refused")],
 )
 def test_stop_during_a_series(clock: Clock, seconds: int, line: str) -> None:
     """Outages that are counted, but have no line yet, have one when the service stops."""

@@ -48,11 +48,7 @@ def test_usable_host(host: HostState) -> None:
         (with_file(INSTALLED, link(LAYOUT.environment_file, "/root/env")), CannotCreate, "a link to /root/env"),
         (with_file(INSTALLED, folder(LAYOUT.socket, 0o755)), CannotCreate, "is a folder, but must be a file"),
         (with_file(INSTALLED, link(LAYOUT.etc, "/srv/etc")), CannotCreate, "but must be a folder"),
-        (
-            with_file(INSTALLED, FileState(LAYOUT.command, kind=FileKind.OTHER)),
-            CannotCreate,
-            "but must be a file",
-        ),
+        (with_file(INSTALLED, FileState(LAYOUT.command, kind=FileKind.OTHER)), CannotCreate, "but must be a file"),
         (with_file(BARE, FileState(LAYOUT.current, b"?")), CannotCreate, "is a file, but must be a link"),
     ],
     ids=["masked", "another package's", "another unit", "link", "folder", "etc is a link", "device", "no link"],

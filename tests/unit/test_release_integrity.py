@@ -64,10 +64,7 @@ def _replace_by_folder(path: Path) -> None:
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], Verification]] = {
     "library gone": (lambda folder: (folder / LIBRARY).unlink(), Verification(missing=(LIBRARY,))),
-    "package gone": (
-        lambda folder: shutil.rmtree(folder / "lib"),
-        Verification(missing=(COMPILED, LIBRARY, MODULE)),
-    ),
+    "package gone": (lambda folder: shutil.rmtree(folder / "lib"), Verification(missing=(COMPILED, LIBRARY, MODULE))),
     "folder in place of a file": (
         lambda folder: _replace_by_folder(folder / LIBRARY),
         Verification(missing=(LIBRARY,)),

@@ -16,14 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from litellm_systemd.command import Result, interruptible
-from litellm_systemd.errors import (
-    CommandError,
-    InputError,
-    InstallerError,
-    Interrupted,
-    Unavailable,
-    UsageError,
-)
+from litellm_systemd.errors import CommandError, InputError, InstallerError, Interrupted, Unavailable, UsageError
 from litellm_systemd.host import service_user
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import observe_releases

@@ -40,11 +40,7 @@ def cut(path: str, *messages: dict[str, Any]) -> tuple[list[Any], bool]:
 
 @pytest.mark.parametrize(
     ("path", "name", "kind"),
-    [
-        ("/v1/chat/completions", None, None),
-        ("/v1/messages", "error", "error"),
-        ("/v1/responses", "error", "error"),
-    ],
+    [("/v1/chat/completions", None, None), ("/v1/messages", "error", "error"), ("/v1/responses", "error", "error")],
 )
 def test_cut_stream_ends_with_an_error(path: str, name: str | None, kind: str | None) -> None:
     """A stream that is cut ends with an error event in the format of its API, and then completely."""

@@ -110,8 +110,7 @@ def test_bind_localhost() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "address"),
-    [("127.0.0.1:4000", ("127.0.0.1", 4000)), ("[::1]:80", ("::1", 80)), ("4000", ("::", 4000))],
+    ("text", "address"), [("127.0.0.1:4000", ("127.0.0.1", 4000)), ("[::1]:80", ("::1", 80)), ("4000", ("::", 4000))]
 )
 def test_parse_address(text: str, address: tuple[str, int]) -> None:
     """Addresses have the format of ListenStream=."""

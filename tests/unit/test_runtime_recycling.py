@@ -49,8 +49,7 @@ def test_request_limit(requests: int, jitter: float, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "initial", "reason"),
-    [(500, 300, ""), (501, 300, "at 501 MiB of memory"), (600, 500, ""), (0, 0, "")],
+    ("memory", "initial", "reason"), [(500, 300, ""), (501, 300, "at 501 MiB of memory"), (600, 500, ""), (0, 0, "")]
 )
 def test_memory_limit(memory: int, initial: int, reason: str) -> None:
     """A worker is due above the limit, unless it started above it: its successor would be as large."""

@@ -117,8 +117,7 @@ def test_restart_with_little_memory(
 
 
 @pytest.mark.parametrize(
-    ("moment", "last"),
-    [("daemon-reload", ["daemon-reload"]), ("start", ["start", "litellm-standby.service"])],
+    ("moment", "last"), [("daemon-reload", ["daemon-reload"]), ("start", ["start", "litellm-standby.service"])]
 )
 def test_stop_during_a_restart(layout: Layout, monkeypatch: pytest.MonkeyPatch, moment: str, last: list[str]) -> None:
     """A service that another command stops during a restart, such as a lifecycle hook, stays stopped."""

@@ -145,8 +145,7 @@ def test_plain_http_needs_no_credentials() -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["tls.crt", "/a/../b", "//a", "/a//b", "/a/", '"/a\\nExecStartPre=/bin/x"', "'/a\\\\'", "/a\x7f"],
+    "path", ["tls.crt", "/a/../b", "//a", "/a//b", "/a/", '"/a\\nExecStartPre=/bin/x"', "'/a\\\\'", "/a\x7f"]
 )
 def test_paths_that_a_unit_cannot_hold(path: str) -> None:
     """A path that systemd would refuse, or that would add a line to the unit, is refused by its line in .env."""

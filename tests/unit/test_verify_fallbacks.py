@@ -67,12 +67,7 @@ def test_the_named_model_answered(group: str) -> None:
     [
         (200, PONG, {}, "no fallback was called: a itself answered"),
         (200, PONG, {"x_litellm_attempted_fallbacks": "0"}, "no fallback was called: a itself answered"),
-        (
-            200,
-            PONG,
-            {"x_litellm_attempted_fallbacks": "1", "x_litellm_model_group": "b"},
-            "b answered, and not c",
-        ),
+        (200, PONG, {"x_litellm_attempted_fallbacks": "1", "x_litellm_model_group": "b"}, "b answered, and not c"),
         (200, PONG, {"x_litellm_attempted_fallbacks": "1"}, "another model answered, and not c"),
         (200, {"choices": []}, {"x_litellm_attempted_fallbacks": "1"}, "not a chat completion: HTTP 200"),
         (500, {"error": {"message": "no more"}}, {}, "HTTP 500: no more"),

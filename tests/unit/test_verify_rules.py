@@ -238,11 +238,7 @@ LISTED = ["alias", "vectors", "primary", "second"]
     ],
 )
 def test_which_models_are_tested(
-    expected: tuple[str, ...],
-    models: tuple[str, ...],
-    listed: list[str],
-    all_models: bool,
-    chosen: list[str],
+    expected: tuple[str, ...], models: tuple[str, ...], listed: list[str], all_models: bool, chosen: list[str]
 ) -> None:
     """By default the primary model is tested, a given one by its name; --all-models reports every model that it
     skips.

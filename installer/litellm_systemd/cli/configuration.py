@@ -174,12 +174,7 @@ def iam_policy(
 
 @cli.command()
 @click.argument("name", required=False)
-@click.option(
-    *ENV_FILE,
-    type=PATH,
-    metavar="FILE",
-    help="The environment. Default: as installed, else .env here.",
-)
+@click.option(*ENV_FILE, type=PATH, metavar="FILE", help="The environment. Default: as installed, else .env here.")
 @config_option
 @click.option("--show-key", is_flag=True, help="Print the key of the gateway in place of sk-….")
 @click.option("--write", is_flag=True, help="Write the settings, with the key, to your files.")

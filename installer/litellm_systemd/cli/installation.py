@@ -43,13 +43,7 @@ bundle_option = click.option(
 
 
 @cli.command()
-@click.option(
-    *ENV_FILE,
-    type=PATH,
-    metavar="FILE",
-    default=Path(".env"),
-    help="Write this file. Default: .env.",
-)
+@click.option(*ENV_FILE, type=PATH, metavar="FILE", default=Path(".env"), help="Write this file. Default: .env.")
 @click.option("--from-profile", "profile", metavar="NAME", help="Use the keys of this profile in ~/.aws.")
 @click.option("--region", help="The AWS region, such as us-east-1.")
 @click.option("--offline", is_flag=True, help="Do not check the keys with AWS.")
@@ -326,13 +320,7 @@ def restore(
 
 @cli.command()
 @click.argument("version", required=False)
-@click.option(
-    "--from",
-    "file",
-    type=PATH,
-    metavar="FILE",
-    help="Use this wheel of litellm-systemd, or this bundle.",
-)
+@click.option("--from", "file", type=PATH, metavar="FILE", help="Use this wheel of litellm-systemd, or this bundle.")
 @click.option(
     "--litellm",
     metavar="[VERSION]",
@@ -447,13 +435,7 @@ def prune(keep: int, wait: bool) -> Report:
 
 
 @cli.command()
-@click.option(
-    "-o",
-    "--output",
-    type=PATH,
-    metavar="FILE",
-    help="Write this file. Default: a name with all versions.",
-)
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Write this file. Default: a name with all versions.")
 @click.option("--python", metavar="3.X", help="Build for this version of Python. Default: the running one.")
 @click.option(
     "--platform",

@@ -175,11 +175,7 @@ _CREATE = {
     "user": "Create a user, who can own keys.",
     "team": "Create a team, whose keys share its limits.",
 }
-_DELETE = {
-    "key": "Revoke a key.",
-    "user": "Delete a user, and their keys.",
-    "team": "Delete a team, and its keys.",
-}
+_DELETE = {"key": "Revoke a key.", "user": "Delete a user, and their keys.", "team": "Delete a team, and its keys."}
 
 key = _add_resource("key", "revoke")
 _add_resource("user", "delete")

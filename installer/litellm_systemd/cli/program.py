@@ -56,10 +56,7 @@ eol_option = click.option("--allow-eol", is_flag=True, help="Accept models after
 config_option = click.option("-c", "--config", metavar="CONFIG", help="A name from 'config list', or a path.")
 ENV_FILE = ("-e", "--env-file")
 env_file_option = click.option(
-    *ENV_FILE,
-    type=PATH,
-    metavar="FILE",
-    help="The environment. Default: .env here, else as installed.",
+    *ENV_FILE, type=PATH, metavar="FILE", help="The environment. Default: .env here, else as installed."
 )
 
 

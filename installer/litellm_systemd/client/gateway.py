@@ -122,10 +122,7 @@ def classify(error: BaseException, where: str, limit: float) -> GatewayError:
         return GatewayError(FailureKind.UNREACHABLE, f"could not connect to {where} in time")
     # Before the timeouts, because NewConnectionError is a subclass of a timeout in urllib3.
     if caused_by(
-        socket.gaierror,
-        urllib3.exceptions.NewConnectionError,
-        requests.exceptions.InvalidURL,
-        UnicodeError,
+        socket.gaierror, urllib3.exceptions.NewConnectionError, requests.exceptions.InvalidURL, UnicodeError
     ):
         return GatewayError(FailureKind.UNREACHABLE, f"{where} cannot be resolved or reached")
     if caused_by(TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError):

@@ -377,10 +377,7 @@ CLIENTS: tuple[Client, ...] = (
                 Format.JSON,
                 _cline,
                 # Cline requires the time, and sets its own when it saves.
-                initial={
-                    "version": 1,
-                    "providers": {"openai-compatible": {"updatedAt": "2026-01-01T00:00:00.000Z"}},
-                },
+                initial={"version": 1, "providers": {"openai-compatible": {"updatedAt": "2026-01-01T00:00:00.000Z"}}},
                 has_key=True,
             ),
         ),

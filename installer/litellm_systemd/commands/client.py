@@ -24,13 +24,7 @@ from litellm_systemd.env.secrets import redact
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.tls import read_certificate
 from litellm_systemd.env.variables import MASTER_KEY
-from litellm_systemd.errors import (
-    CannotCreate,
-    InputError,
-    MissingError,
-    PermissionDenied,
-    UsageError,
-)
+from litellm_systemd.errors import CannotCreate, InputError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.installed_litellm import map_values
 from litellm_systemd.host.effective import at_socket

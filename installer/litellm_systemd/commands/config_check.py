@@ -68,12 +68,7 @@ def check_config(request: Request, *, strict: bool = False) -> Report:
     return Report(
         f"{source}: {_count(findings)}",
         (*_lines(findings), *environment_check(selection)),
-        notes=(
-            *(() if selection.unknown else selection.settings.warnings),
-            *needs,
-            *unread,
-            *skipped_note(choice),
-        ),
+        notes=(*(() if selection.unknown else selection.settings.warnings), *needs, *unread, *skipped_note(choice)),
         data={
             "source": source,
             "environment": None if selection.unknown else selection.dotenv.source,

@@ -17,12 +17,7 @@ from litellm_systemd.commands.resolve import (
     resolve,
     skipped_note,
 )
-from litellm_systemd.commands.service_config import (
-    ServiceConfig,
-    denied_addresses,
-    prove_service,
-    resolve_service,
-)
+from litellm_systemd.commands.service_config import ServiceConfig, denied_addresses, prove_service, resolve_service
 from litellm_systemd.errors import NotInstalled
 from litellm_systemd.gateway.config import GatewayConfig, lint
 from litellm_systemd.gateway.redis_settings import CACHE, COORDINATION, add_redis

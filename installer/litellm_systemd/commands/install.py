@@ -17,12 +17,7 @@ from litellm_systemd.commands.migration import plan_migration
 from litellm_systemd.commands.preflight import NOT_ASKED
 from litellm_systemd.commands.resolve import Request, build_config_link, is_given
 from litellm_systemd.commands.salt_key import with_salt_key
-from litellm_systemd.commands.service_config import (
-    ServiceConfig,
-    denied_addresses,
-    prove_service,
-    resolve_service,
-)
+from litellm_systemd.commands.service_config import ServiceConfig, denied_addresses, prove_service, resolve_service
 from litellm_systemd.contract import ExitCode
 from litellm_systemd.database.postgres import drop_command, observe_postgres
 from litellm_systemd.env.database import SETTING, find_url, is_own_url

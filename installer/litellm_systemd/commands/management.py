@@ -49,14 +49,7 @@ CARRIED = (
         "blocked",
     ),
     *("budget_fallbacks", "budget_id", "budget_limits", "config", "key_alias", "key_type", "max_parallel_requests"),
-    *(
-        "metadata",
-        "model_max_budget",
-        "object_permission",
-        "permissions",
-        "project_id",
-        "rotation_interval",
-    ),
+    *("metadata", "model_max_budget", "object_permission", "permissions", "project_id", "rotation_interval"),
     *("router_settings", "spend", "team_id", "tpd_limit", "user_id"),
 )
 

@@ -27,14 +27,7 @@ from litellm_systemd.env.variables import (
     TLS_CERT_FILE,
     TLS_KEY_FILE,
 )
-from litellm_systemd.errors import (
-    InputError,
-    InstallerError,
-    MissingError,
-    PermissionDenied,
-    RedisError,
-    Unavailable,
-)
+from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, RedisError, Unavailable
 from litellm_systemd.gateway.config import GatewayConfig
 from litellm_systemd.gateway.config_types import ENVIRONMENT
 from litellm_systemd.gateway.environment import named_files

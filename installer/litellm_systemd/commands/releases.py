@@ -190,8 +190,7 @@ def rollback(
     )
     if (python := missing_python(layout, chosen.identifier)) is not None:
         raise Unavailable(
-            f"release {chosen.identifier} needs {python}, which was removed",
-            "'litellmctl upgrade' builds a new one.",
+            f"release {chosen.identifier} needs {python}, which was removed", "'litellmctl upgrade' builds a new one."
         )
     read_environment_file(layout)
     if find_damage(layout, chosen.identifier):

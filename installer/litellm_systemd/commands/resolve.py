@@ -25,12 +25,7 @@ from litellm_systemd.env.settings import (
 )
 from litellm_systemd.env.variables import Section, drop_unset, names_in
 from litellm_systemd.errors import InputError, InstallerError, MissingError, NotInstalled, PermissionDenied
-from litellm_systemd.gateway.config import (
-    ConfigChoice,
-    ConfigOrigin,
-    LintFinding,
-    resolve_name,
-)
+from litellm_systemd.gateway.config import ConfigChoice, ConfigOrigin, LintFinding, resolve_name
 from litellm_systemd.gateway.config_types import Place
 from litellm_systemd.gateway.environment import environment_findings
 from litellm_systemd.host.aws_profile import find_profile_region

@@ -26,23 +26,11 @@ from litellm_systemd.env.variables import (
     MOCK_TESTING_WARNING,
     find_deregistration_delay,
 )
-from litellm_systemd.errors import (
-    InputError,
-    Interrupted,
-    MissingError,
-    NotInstalled,
-    PermissionDenied,
-    UsageError,
-)
+from litellm_systemd.errors import InputError, Interrupted, MissingError, NotInstalled, PermissionDenied, UsageError
 from litellm_systemd.gateway.config import read_config
 from litellm_systemd.host.effective import at_socket, observe_environment
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import (
-    active_config,
-    require_installed,
-    require_root,
-    require_systemd,
-)
+from litellm_systemd.host.observe import active_config, require_installed, require_root, require_systemd
 from litellm_systemd.host.state import in_words
 from litellm_systemd.host.stored_secrets import find_key
 from litellm_systemd.host.systemctl import Systemctl

@@ -10,12 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from litellm_systemd.aws.credentials import (
-    METADATA_ADDRESSES,
-    bedrock_models,
-    may_use_metadata,
-    require_one_identity,
-)
+from litellm_systemd.aws.credentials import METADATA_ADDRESSES, bedrock_models, may_use_metadata, require_one_identity
 from litellm_systemd.bedrock.models import looks_like_region
 from litellm_systemd.client.gateway import own_gateway
 from litellm_systemd.commands.config_check import check_ends

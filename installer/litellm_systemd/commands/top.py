@@ -23,12 +23,7 @@ from litellm_systemd.commands.figures import (
     observe_ends,
 )
 from litellm_systemd.commands.logs import recent_errors
-from litellm_systemd.commands.status import (
-    describe_service,
-    observe_backlog,
-    observe_memory,
-    observe_service,
-)
+from litellm_systemd.commands.status import describe_service, observe_backlog, observe_memory, observe_service
 from litellm_systemd.errors import InstallerError, InvalidAnswer, NotInstalled, PermissionDenied
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import ask_service, require_installed, require_systemd

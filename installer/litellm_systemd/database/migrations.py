@@ -285,12 +285,7 @@ def _held_elsewhere(connection: Rows, wait: float, keys: Sequence[int]) -> Busy:
 
 
 def apply_migrations(
-    connection: Rows,
-    database: Database,
-    schema: str,
-    migrations: Sequence[Migration],
-    declared: Path,
-    wait: float,
+    connection: Rows, database: Database, schema: str, migrations: Sequence[Migration], declared: Path, wait: float
 ) -> Status:
     """Apply the pending migrations in order, and return the status with which it began.
 

@@ -21,10 +21,7 @@ from litellm_systemd.errors import CommandError, InputError
 
 #: The packages of npm that the command `prisma generate` needs: version, and the SHA-512 that npm publishes.
 _PACKAGES = {
-    "prisma": (
-        "5.17.0",
-        "m4UWkN5lBE6yevqeOxEvmepnL5cNPEjzMw2IqDB59AcEV6w7D8vGljDLd1gPFH+W6gUxw9x7/RmN5dCS/WTPxA==",
-    ),
+    "prisma": ("5.17.0", "m4UWkN5lBE6yevqeOxEvmepnL5cNPEjzMw2IqDB59AcEV6w7D8vGljDLd1gPFH+W6gUxw9x7/RmN5dCS/WTPxA=="),
     "@prisma/debug": (
         "5.17.0",
         "l7+AteR3P8FXiYyo496zkuoiJ5r9jLQEdUuxIxNCN1ud8rdbH3GTxm+f+dCyaSv9l9WY+29L9czaVRXz9mULfg==",

@@ -155,8 +155,7 @@ def try_engine(engine: Path) -> None:
         version = run((str(engine), "--version"), timeout=60).stdout.removeprefix("query-engine").strip()
     except (CommandError, OSError) as error:
         raise InputError(
-            f"Prisma's query engine does not run on this host: {error}",
-            "Pass one that does: --prisma-engine FILE",
+            f"Prisma's query engine does not run on this host: {error}", "Pass one that does: --prisma-engine FILE"
         ) from None
     if version != COMMIT:
         raise InputError(

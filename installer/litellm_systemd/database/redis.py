@@ -161,10 +161,7 @@ _FAILURES = (
     ),
 )
 #: Of a server that expects TLS and gets none, and of one that gets TLS and expects none.
-_EXPECTS_TLS = (
-    "Redis at {address} expects TLS",
-    "Set REDIS_SSL=true, or write rediss:// in the URL.",
-)
+_EXPECTS_TLS = ("Redis at {address} expects TLS", "Set REDIS_SSL=true, or write rediss:// in the URL.")
 _OFFERS_NONE = (
     "Redis at {address} offers no TLS on this port",
     "Remove REDIS_SSL, or write redis:// in the URL. With TLS, a server often has another port.",

@@ -181,10 +181,7 @@ def is_own_url(url: str) -> bool:
 
 
 def choose_database(
-    values: Mapping[str, str],
-    installed: Mapping[str, str],
-    wanted: str | None,
-    where: Callable[[str], str],
+    values: Mapping[str, str], installed: Mapping[str, str], wanted: str | None, where: Callable[[str], str]
 ) -> dict[str, str]:
     """The variables with the URL of the database that `install --with-postgres` creates or has created.
 

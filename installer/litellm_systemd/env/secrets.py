@@ -50,7 +50,7 @@ _UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORE
 #: What a variable of any name may hold without being secret: a switch, a number, a region, a path, an address.
 _HARMLESS = re.compile(
     r"true|false|yes|no|on|off|[\d.:]+|[A-Z]{2,8}|[a-z]{2}(?:-[a-z]+)+-\d|(?:%[A-Z])?/[\w./-]+|https?://[\w.:\[\]-]+/?"
-    r"|[\w./-]+\.ya?ml|localhost|\[?::1?\]?",
+    r"|[\w./-]+\.ya?ml|localhost|\[?::1?\]?"
 )
 #: User and password, or a token, in a URL.
 #: A password may have an @ in it, or a slash, but then the colon before it is not that of a port.

@@ -199,16 +199,10 @@ class Section(Enum):
 
     GATEWAY = "The gateway", ""
     BEDROCK = "Amazon Bedrock", ""
-    CREDENTIALS = (
-        "Credentials for AWS",
-        "With the IAM role of an EC2 instance, set none of these.",
-    )
+    CREDENTIALS = ("Credentials for AWS", "With the IAM role of an EC2 instance, set none of these.")
     NETWORK = "Network path to AWS", "For hosts that do not reach AWS over the open internet."
     SERVICE = "Processes and time limits", "The defaults suit most hosts."
-    LOAD_BALANCER = (
-        "Behind a load balancer",
-        "For one of several instances (docs/load-balancer.md).",
-    )
+    LOAD_BALANCER = ("Behind a load balancer", "For one of several instances (docs/load-balancer.md).")
     LIMITS = (
         "Limits for clients",
         "They hold before the key is checked. The defaults suit coding agents and load balancers. 0 is no limit.",
@@ -1065,12 +1059,7 @@ DATABASE_HOST = Variable(
     install_check=_DATABASE_CHECKS,
 )
 DATABASE_USERNAME = Variable(
-    "DATABASE_USERNAME",
-    TEXT,
-    "The user of that database.",
-    None,
-    Section.DATABASE,
-    install_check=_DATABASE_CHECKS,
+    "DATABASE_USERNAME", TEXT, "The user of that database.", None, Section.DATABASE, install_check=_DATABASE_CHECKS
 )
 DATABASE_PASSWORD = Variable(
     "DATABASE_PASSWORD",
@@ -1082,12 +1071,7 @@ DATABASE_PASSWORD = Variable(
     install_check=_DATABASE_CHECKS,
 )
 DATABASE_NAME = Variable(
-    "DATABASE_NAME",
-    TEXT,
-    "The name of that database.",
-    None,
-    Section.DATABASE,
-    install_check=_DATABASE_CHECKS,
+    "DATABASE_NAME", TEXT, "The name of that database.", None, Section.DATABASE, install_check=_DATABASE_CHECKS
 )
 IAM_TOKEN_DB_AUTH = Variable(
     "IAM_TOKEN_DB_AUTH",

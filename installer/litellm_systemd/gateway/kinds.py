@@ -24,10 +24,7 @@ _FALSE = frozenset(("false", "f", "no", "n", "off", "0"))
 _VALIDATED = ("model_list", "guardrails", "mcp_servers")
 
 #: Other settings whose value LiteLLM compares when it starts.
-_COMPARED = (
-    *("routing_strategy", "key_management_system"),
-    "prometheus_deployment_and_latency_caller_identity",
-)
+_COMPARED = (*("routing_strategy", "key_management_system"), "prometheus_deployment_and_latency_caller_identity")
 
 _NUMBERS = frozenset(("integer", "number"))
 _CONTAINERS = frozenset(("array", "object"))

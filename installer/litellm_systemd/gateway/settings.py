@@ -35,7 +35,7 @@ _READ_AS: Mapping[str, Mapping[str, Setting]] = {
         **dict.fromkeys(("drop_params", "json_logs"), _BOOLEAN),
         "default_max_internal_user_budget": _NUMBER,
         **dict.fromkeys(("cache_params", "default_internal_user_params"), Setting(frozenset(("object",)))),
-    },
+    }
 }
 
 #: Settings without whose value LiteLLM does not start: it converts it, or loops over it.

@@ -63,8 +63,7 @@ def find_gap(layout: Layout, systemctl: Systemctl, service: Mapping[str, str]) -
         sockets = "systemd-journald.socket systemd-journald-dev-log.socket"
         unmask = f"sudo systemctl unmask {JOURNALD} {sockets} && " if is_masked else ""
         return JournalGap(
-            f"{JOURNALD} is {masked}{found.get('ActiveState')}",
-            f"{unmask}sudo systemctl start {sockets} {JOURNALD}",
+            f"{JOURNALD} is {masked}{found.get('ActiveState')}", f"{unmask}sudo systemctl start {sockets} {JOURNALD}"
         )
     return next(chain(_settings(layout), _unit(layout, service)), None) or _silence(systemctl, service)
 

@@ -101,10 +101,7 @@ _RELOAD: Mapping[str, tuple[_Test, bool]] = {
     "error": (_is_text, True),
 }
 _METRICS: Mapping[str, tuple[_Test, bool]] = {"error": (_is_text, False), "callback": (_is_flag, False)}
-_TLS: Mapping[str, tuple[_Test, bool]] = {
-    "not_after": (_is_date, True),
-    "sha256": (_is_text, True),
-}
+_TLS: Mapping[str, tuple[_Test, bool]] = {"not_after": (_is_date, True), "sha256": (_is_text, True)}
 
 
 def check_status(found: Any) -> dict[str, Any]:

@@ -47,8 +47,7 @@ def _require_name(layout: Layout, desired: DesiredState, host: HostState, name: 
         raise Unavailable(f"{name} is masked: systemd does not start it", f"Run: sudo systemctl unmask {name}")
     if unit.fragment and unit.fragment != path:
         raise CannotCreate(
-            f"another {name} exists: {unit.fragment}",
-            "Another package runs LiteLLM on this host. Remove it first.",
+            f"another {name} exists: {unit.fragment}", "Another package runs LiteLLM on this host. Remove it first."
         )
     if path in host.files and path not in host.manifest and path not in desired.take:
         raise CannotCreate(

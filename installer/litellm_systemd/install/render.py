@@ -40,10 +40,7 @@ LONGEST_RESTART_DELAY = 60
 START_MARGIN = 15
 
 #: Directives of the sandbox and the first version of systemd that knows each; an older one would warn at each load.
-NEWER_SANDBOX = (
-    (248, "PrivateIPC=yes"),
-    (249, "SocketBindDeny=any"),
-)
+NEWER_SANDBOX = ((248, "PrivateIPC=yes"), (249, "SocketBindDeny=any"))
 _ENGINES = ((249, "SocketBindAllow=ipv4:tcp"),)
 
 #: What litellm.env says of the secrets.

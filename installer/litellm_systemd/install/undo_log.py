@@ -109,12 +109,7 @@ def _unfinished(lines: list[Any]) -> Unfinished:
 
 def _host_facts(host: HostState) -> dict[str, Any]:
     units = {
-        name: {
-            "load": unit.load,
-            "active": unit.active,
-            "enabled": unit.enabled,
-            "invocation": unit.invocation,
-        }
+        name: {"load": unit.load, "active": unit.active, "enabled": unit.enabled, "invocation": unit.invocation}
         for name, unit in host.units.items()
     }
     return {"paths": sorted(host.files), "units": units, "user": host.user_exists}

@@ -17,15 +17,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from litellm_systemd.command import inherited_environment, run
 from litellm_systemd.errors import CommandError, InputError, InstallerError
-from litellm_systemd.releases.archive import (
-    LOCK,
-    WHEELS,
-    Manifest,
-    read_manifest,
-    require_fit,
-    unpack,
-    write_archive,
-)
+from litellm_systemd.releases.archive import LOCK, WHEELS, Manifest, read_manifest, require_fit, unpack, write_archive
 from litellm_systemd.releases.bad_versions import refuse_bad_litellm
 from litellm_systemd.releases.checked_archive import file_entry
 from litellm_systemd.releases.prisma_parts import FOLDER, collect_parts, engine_component, read_build_lock

@@ -59,11 +59,7 @@ _CALLBACK_LISTS = ("success_callback", "failure_callback", "service_callback", "
 _STRATEGIES = "VALID_ROUTING_STRATEGIES"
 
 #: Before the import: no download, and no file of the machine that runs this.
-_ENVIRONMENT = {
-    **OFFLINE_VARIABLES,
-    "LITELLM_MODE": "PRODUCTION",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
+_ENVIRONMENT = {**OFFLINE_VARIABLES, "LITELLM_MODE": "PRODUCTION", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 def write_snapshot(path: Path) -> None:

@@ -231,11 +231,7 @@ def engine_component(lock: str) -> tuple[Mapping[str, Any], ...]:
             "version": COMMIT,
             "purl": reference,
             "externalReferences": [
-                {
-                    "type": "distribution",
-                    "url": reference,
-                    "hashes": [{"alg": "SHA-256", "content": digest}],
-                }
+                {"type": "distribution", "url": reference, "hashes": [{"alg": "SHA-256", "content": digest}]}
             ],
             "licenses": [{"license": {"id": "Apache-2.0"}}],
         },

@@ -21,15 +21,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from litellm_systemd.contract import (
-    CONTROL_SOCKET,
-    METRICS_SOCKET,
-    RUNTIME,
-    SERVICE,
-    SOCKET,
-    STANDBY,
-    ExitCode,
-)
+from litellm_systemd.contract import CONTROL_SOCKET, METRICS_SOCKET, RUNTIME, SERVICE, SOCKET, STANDBY, ExitCode
 from litellm_systemd.errors import InstallerError
 
 #: The sockets that close with the service: a scrape must not start it either. As a pattern (the last letter in

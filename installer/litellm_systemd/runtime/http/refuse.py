@@ -44,14 +44,7 @@ async def refuse(
 
 
 async def respond(
-    scope: Any,
-    receive: Any,
-    send: Any,
-    start: dict[str, Any],
-    body: bytes,
-    *,
-    body_limit: int,
-    close: bool = False,
+    scope: Any, receive: Any, send: Any, start: dict[str, Any], body: bytes, *, body_limit: int, close: bool = False
 ) -> None:
     """Send a response, then receive and drop the body of the request, up to `body_limit` bytes (0: no limit).
 

@@ -23,12 +23,7 @@ from litellm_systemd.runtime.metrics.store import Gauge
 
 #: The position of tcpi_unacked in struct tcp_info (linux/tcp.h): of a listening socket, the length of its queue.
 _UNACKED = 24
-_STATES = {
-    Phase.STARTING: "starting",
-    Phase.READY: "starting",
-    Phase.SERVING: "ready",
-    Phase.DRAINING: "draining",
-}
+_STATES = {Phase.STARTING: "starting", Phase.READY: "starting", Phase.SERVING: "ready", Phase.DRAINING: "draining"}
 
 
 def build_constants(environ: Mapping[str, str], started_at: float) -> list[Gauge]:

@@ -24,13 +24,7 @@ class OutageLog:
     """
 
     def __init__(
-        self,
-        name: str,
-        error: Callable[[str], None],
-        notice: Callable[[str], None],
-        *,
-        advice: str,
-        relief: str = "",
+        self, name: str, error: Callable[[str], None], notice: Callable[[str], None], *, advice: str, relief: str = ""
     ) -> None:
         #: Why the server cannot be used, in its own words; empty if it can.
         self.cause = ""
@@ -89,11 +83,7 @@ class OutageLog:
 
     def build(self) -> dict[str, object]:
         """The state for the status."""
-        return {
-            "usable": not self.cause,
-            "cause": self.cause,
-            "since": round(self.since, 3) if self.cause else None,
-        }
+        return {"usable": not self.cause, "cause": self.cause, "since": round(self.since, 3) if self.cause else None}
 
 
 def build_database_log(error: Callable[[str], None], notice: Callable[[str], None]) -> OutageLog:
