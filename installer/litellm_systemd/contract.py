@@ -87,7 +87,6 @@ REFUSAL_HEADER = "X-Litellmctl-Expects-Refusal"
 
 
 def build_refusal_code(master_key: str) -> str:
-    """The value of `REFUSAL_HEADER`."""
     return hmac.new(master_key.encode(), REFUSAL_HEADER.encode(), "sha256").hexdigest()
 
 

@@ -73,7 +73,6 @@ class AuthMethod(Enum):
 
 
 def bedrock_models(config: GatewayConfig, environ: Mapping[str, str]) -> tuple[Model, ...]:
-    """The models that are called on Bedrock."""
     return tuple(model for model in with_references(config, environ).models if model.calls_bedrock)
 
 

@@ -39,7 +39,6 @@ class Target:
 
     @property
     def is_end(self) -> bool:
-        """Whether the group terminates the instance."""
         return self.state in _ENDS
 
 

@@ -258,7 +258,6 @@ class BedrockId:
 
     @property
     def is_arn(self) -> bool:
-        """Whether the id is an ARN."""
         return self.text.startswith("arn:")
 
 

@@ -163,7 +163,6 @@ class Box(Guest):
 
     @property
     def running(self) -> bool:
-        """Whether the box is powered on."""
         return self._nspawn is not None and self._nspawn.poll() is None
 
     def boot(self, *, deadline: float = 240, degraded: bool = False) -> None:

@@ -119,7 +119,6 @@ class Guest:
 
     @property
     def running(self) -> bool:
-        """Whether the box is powered on."""
         raise NotImplementedError
 
     def console(self) -> str:

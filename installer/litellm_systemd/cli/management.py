@@ -115,7 +115,6 @@ def _with(options: tuple[Callable[..., Any], ...]) -> Callable[[Callable[..., An
 
 
 def _add_resource(noun: str, delete: str) -> click.Group:
-    """Add the group of a resource, with the verbs that all have."""
     field, plural = _NAMES[noun]
     article = "the keys" if noun == "key" else f"a {noun}"
     argument = field.upper()

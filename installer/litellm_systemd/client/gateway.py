@@ -331,7 +331,6 @@ class Stream:
 
     @property
     def is_event_stream(self) -> bool:
-        """Whether the content type of the response is an event stream."""
         return self.head.headers.get("content-type", "").startswith("text/event-stream")
 
 
@@ -377,7 +376,6 @@ class Gateway:
         return replace(self, api_key=api_key, refusal_code=code)
 
     def with_key_in(self, header: str) -> Gateway:
-        """The same gateway with the key in another header."""
         return replace(self, key_header=header)
 
     def get(self, path: str, *, timeout: float | None = None) -> Response:

@@ -32,8 +32,6 @@ _STRING_OR_TRAILING_COMMA = re.compile(r'"(?:[^"\\\n]|\\.)*"|,(?=\s*[}\]])')
 
 
 class Format(Enum):
-    """The format of a file of settings."""
-
     JSON = "json"
     YAML = "yaml"
     TOML = "toml"
@@ -320,7 +318,6 @@ class _Editor:
 
 
 def _plain(node: yaml.Node) -> Any:
-    """The value of a node."""
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_document(node)

@@ -512,5 +512,4 @@ curl $openai_url/chat/completions -H $authorization -H 'Content-Type: applicatio
 
 
 def new_text(file: SettingsFile, gateway: Gateway) -> str:
-    """The text of a file that has these settings only."""
     return merge("", file.form, file.build(gateway), file.paths[-1], file.initial)

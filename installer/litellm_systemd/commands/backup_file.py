@@ -71,12 +71,10 @@ class BackupManifest:
     shared: tuple[str, ...] = field(default=(), repr=False)
 
     def as_json(self) -> str:
-        """Return the text of manifest.json."""
         return json.dumps({"format": FORMAT, "what": _KIND.title, **asdict(self)}, indent=1) + "\n"
 
 
 def may_contain(name: str) -> bool:
-    """Whether a file of that name belongs in a backup."""
     return _NAME.fullmatch(name) is not None
 
 

@@ -64,7 +64,6 @@ class Target:
 
 
 def list_clients() -> Report:
-    """The clients whose settings are known."""
     rows = tuple(
         (each.name, each.title, ", ".join(f"~/{file.paths[-1]}" for file in each.files) or "(printed only)")
         for each in CLIENTS
@@ -185,7 +184,6 @@ def _find_url(settings: Settings) -> tuple[str, tuple[str, ...]]:
 
 
 def _url_notes(selection: Selection) -> Iterator[str]:
-    """What to know of the URL in the settings."""
     if selection.unknown:
         yield f"The URL is the default one: {selection.unknown}."
     elif selection.settings.host in ("0.0.0.0", "::") and selection.settings.tls is None:  # noqa: S104 - compared

@@ -112,7 +112,6 @@ def environment_check(selection: Selection) -> tuple[Check, ...]:
 
 
 def finding_checks(findings: Iterable[LintFinding]) -> tuple[Check, ...]:
-    """Each finding as a line of a report."""
     return tuple(Check(item.code, _OUTCOMES[item.severity], str(item), item.remedy) for item in findings)
 
 

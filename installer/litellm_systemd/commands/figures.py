@@ -244,7 +244,6 @@ class _Counted:
     window: float | None
 
     def rates(self, name: str) -> dict[str, Rate]:
-        """A counter by its label."""
         found = self.now.sums.get(name, {})
         if self.before is None or not self.window:
             return {label: Rate(total) for label, total in found.items()}

@@ -95,7 +95,6 @@ def init(
 
 
 def _variables(found: Credentials) -> dict[str, str]:
-    """The variables of `.env` for the profile."""
     optional = {
         TOKEN: found.session_token,
         END_VARIABLE: found.end and render_moment(found.end),

@@ -310,7 +310,6 @@ def read_report(done: Any) -> Mapping[str, Any]:
 
 
 def build_report(seen: Rehearsal) -> Report:
-    """The report of a rehearsal."""
     code = _exit_code(seen.result["exit_code"])
     done = "error" not in seen.result
     steps = tuple(
@@ -375,7 +374,6 @@ def _notes(seen: Rehearsal) -> tuple[str, ...]:
 
 
 def _without_key(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result without the key that was generated for the clone."""
     return {**result, "notes": [note for note in result.get("notes", ()) if not note.startswith(MASTER_KEY.name)]}
 
 

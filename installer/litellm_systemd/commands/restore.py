@@ -169,7 +169,6 @@ def _unpacked(layout: Layout, path: Path, say: Say) -> Iterator[Path]:
 
 
 def _remove_left_over(layout: Layout) -> None:
-    """Remove what a killed restore left."""
     remove_path(layout, f"{layout.own_state}/{_SCRATCH}")
     remove_path(layout, _staging(layout))
     if layout.real(f"{layout.etc}/{_MARK}").exists():

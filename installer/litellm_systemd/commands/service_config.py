@@ -71,7 +71,6 @@ class ServiceConfig:
 
     @property
     def has_database(self) -> bool:
-        """Whether LiteLLM uses a database."""
         return bool(self.database_url)
 
     @property

@@ -50,7 +50,6 @@ class SpendQuery:
 
     @property
     def days(self) -> int:
-        """The number of days."""
         return (self.last - self.first).days + 1
 
 

@@ -79,8 +79,6 @@ _ANSWER = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files for the report."""
-
     junit: Path | None = None
     html: Path | None = None
 

@@ -26,7 +26,6 @@ class Migration:
 
     @property
     def sql(self) -> str:
-        """The SQL as text."""
         return self.script.decode()
 
 

@@ -319,5 +319,4 @@ def _tune(port: int) -> None:
 
 
 def drop_command() -> str:
-    """The command that drops the database and the role of the service."""
     return f"sudo -u {_ADMINISTRATOR} dropdb {OWN_NAME} && sudo -u {_ADMINISTRATOR} dropuser {SERVICE_USER}"

@@ -76,7 +76,6 @@ def package_files(folder: Path) -> dict[str, Path]:
 
 
 def has_packages(folder: Path) -> bool:
-    """Whether a folder has the archives of all packages."""
     return all(path.exists() for path in package_files(folder).values())
 
 

@@ -31,7 +31,6 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The whole text."""
         return "".join(self.pieces)
 
 

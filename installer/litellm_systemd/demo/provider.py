@@ -67,7 +67,6 @@ demo_model = DemoModel()
 
 
 def _answer(request: Any) -> tuple[Answer, dict[str, int]]:
-    """The answer and its usage."""
     given = request["model"], request["messages"], request["optional_params"], request["encoding"]
     try:
         answer = build_answer(*given)

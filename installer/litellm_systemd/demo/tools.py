@@ -42,8 +42,6 @@ _MOST_READ = 4000
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of the tool `name`."""
-
     name: str
     arguments: Mapping[str, Any]
 
@@ -74,7 +72,6 @@ class _Wanted:
 
 
 def read_turn(messages: Sequence[Mapping[str, Any]]) -> Turn:
-    """Read where a conversation is."""
     rounds = 0
     results: list[tuple[str, str]] = []
     names: dict[str, str] = {}

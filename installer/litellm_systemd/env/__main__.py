@@ -54,7 +54,6 @@ The service starts with these values, and fails later or behaves differently fro
 
 
 def render_example() -> str:
-    """The text of configs/env.example."""
     lines = [*_comment(_EXAMPLE_HEAD), ""]
     for section in Section:
         shown = [each for each in _section(section) if each.sample is not None]

@@ -176,7 +176,6 @@ def own_url(port: int = DEFAULT_PORT) -> str:
 
 
 def is_own_url(url: str) -> bool:
-    """Whether a URL is one of `own_url`."""
     return re.fullmatch(re.escape(own_url()).replace("@localhost/", r"@localhost(?::\d+)?/"), url) is not None
 
 

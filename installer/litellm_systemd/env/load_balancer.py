@@ -50,7 +50,6 @@ class Times:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the instance is behind a load balancer."""
         return self.delay > 0
 
     @property

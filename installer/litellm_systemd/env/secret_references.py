@@ -56,7 +56,6 @@ class SecretReference:
 
 
 def is_reference(value: str) -> bool:
-    """Whether the value of a variable is a reference to a secret in AWS."""
     return _REFERENCE.fullmatch(value) is not None
 
 

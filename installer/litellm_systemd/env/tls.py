@@ -33,8 +33,6 @@ _CERT, _KEY = TLS_CERT_FILE.name, TLS_KEY_FILE.name
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """The paths of the certificate and of the key."""
-
     certificate: Path
     key: Path
 

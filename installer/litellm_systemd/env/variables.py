@@ -223,7 +223,6 @@ class Section(Enum):
 
     @property
     def title(self) -> str:
-        """The heading."""
         return self.value[0]
 
     @property
@@ -270,7 +269,6 @@ class Variable(Generic[T_co]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name and its aliases."""
         return (self.name, *self.aliases)
 
     @property

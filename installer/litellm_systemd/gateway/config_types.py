@@ -155,7 +155,6 @@ class LintFinding:
 
     @property
     def where(self) -> str:
-        """The position as text."""
         return str(self.place)
 
     def __str__(self) -> str:
@@ -209,7 +208,6 @@ class Model:
 
     @property
     def calls_bedrock(self) -> bool:
-        """Whether it is called on Bedrock."""
         return (self.provider or "").startswith("bedrock") and not self.mocked
 
 
@@ -297,7 +295,6 @@ class GatewayConfig:
         return value if isinstance(value, Mapping) else {}
 
     def params(self, model: Model) -> Mapping[str, Any]:
-        """The `litellm_params` of a model."""
         params: Mapping[str, Any] = self.document["model_list"][model.key[1]]["litellm_params"]
         return params
 

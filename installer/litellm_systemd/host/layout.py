@@ -94,7 +94,6 @@ class Layout:
         return self.root / path.lstrip("/")
 
     def release(self, identifier: str) -> str:
-        """The folder of one release."""
         return f"{self.releases}/{identifier}"
 
     def config(self, name: str) -> str:

@@ -176,7 +176,6 @@ def previous_release(layout: Layout) -> str | None:
 
 
 def render_manifest(layout: Layout, records: Mapping[str, Record], previous: str | None) -> str:
-    """The text of the manifest."""
     files = {
         path: {
             "sha256": record.digest,

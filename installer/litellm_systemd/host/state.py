@@ -19,8 +19,6 @@ from litellm_systemd.env.secrets import MASK, is_secret_variable, mask_environme
 
 
 class FileKind(Enum):
-    """The type of a path."""
-
     FILE = "file"
     LINK = "link"
     FOLDER = "folder"
@@ -61,7 +59,6 @@ class Record:
 
 
 def record_of(state: FileState) -> Record:
-    """The record of a written state."""
     return Record(state.digest, state.kind, state.mode, state.owner, state.group)
 
 
@@ -74,12 +71,10 @@ def is_edited(found: FileState | None, record: Record | None) -> bool:
 
 
 def link(path: str, target: str) -> FileState:
-    """The state of a symbolic link."""
     return FileState(path, target.encode(), mode=0o777, kind=FileKind.LINK)
 
 
 def folder(path: str, mode: int, owner: str = "root", group: str = "root") -> FileState:
-    """The state of a folder."""
     return FileState(path, mode=mode, owner=owner, group=group, kind=FileKind.FOLDER)
 
 
@@ -262,7 +257,6 @@ class Kept:
 
     @property
     def path(self) -> str:
-        """The path of the file."""
         return self.offered.path
 
 
@@ -295,7 +289,6 @@ _EFFECTS = {
 
 
 def variables_of(file: FileState) -> dict[str, str]:
-    """The variables of an environment file."""
     return parse_environment_file(file.content.decode(errors="replace"))
 
 

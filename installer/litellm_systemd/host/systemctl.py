@@ -191,7 +191,6 @@ class Systemctl:
         return tuple(answer.stdout.splitlines())
 
     def daemon_reload(self) -> None:
-        """Reload the unit files."""
         run(self._argv("daemon-reload"))
 
     def enable(self, unit: str) -> None:
@@ -212,7 +211,6 @@ class Systemctl:
         self._act("stop", *units)
 
     def reset_failed(self, unit: str) -> None:
-        """Reset the failed state of a unit."""
         run(self._argv("reset-failed", unit), check=False)
 
     def stop_later(self, unit: str) -> None:
@@ -239,7 +237,6 @@ class Systemctl:
 
 
 def unit_state_of(unit: str, found: Mapping[str, str]) -> UnitState:
-    """The state of a unit from its properties."""
     return UnitState(
         unit,
         load=found.get("LoadState", "not-found"),

@@ -149,7 +149,6 @@ def _restart_backoff(systemd: int) -> str:
 
 
 def render_socket(layout: Layout, settings: Settings) -> str:
-    """Return the text of litellm.socket."""
     text = render_template(
         "litellm.socket.j2",
         prefix=layout.prefix,
@@ -161,7 +160,6 @@ def render_socket(layout: Layout, settings: Settings) -> str:
 
 
 def render_metrics_socket(layout: Layout, address: MetricsAddress) -> str:
-    """Return the text of litellm-metrics.socket."""
     python = f"{layout.current}/bin/python"
     text = render_template(
         "litellm-metrics.socket.j2",

@@ -54,7 +54,6 @@ class UndoLog:
             raise
 
     def record(self, action: Action) -> None:
-        """Record a step that is about to be taken."""
         step = {"verb": action.verb.value, "target": action.target, "reason": action.reason}
         append_line(self._path, json.dumps({"step": step}))
 

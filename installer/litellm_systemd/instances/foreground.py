@@ -43,7 +43,6 @@ class Folders:
 
     @property
     def log(self) -> Path:
-        """The log file of the service."""
         return self.state / "litellm" / "litellm.log"
 
 

@@ -74,7 +74,6 @@ class Kept:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its additions."""
         return tuple(split_lock(self.lock)[1])
 
 

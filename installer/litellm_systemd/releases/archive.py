@@ -61,7 +61,6 @@ class Manifest:
         return next(name for name in self.files if "/" not in name and name.endswith(".whl"))
 
     def as_json(self) -> str:
-        """Return the text of manifest.json."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
 

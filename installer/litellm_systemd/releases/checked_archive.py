@@ -42,7 +42,6 @@ class Kind:
     remedy: str
 
     def damaged(self, path: Path, what: str) -> InputError:
-        """The error about a damaged archive."""
         return InputError(f"{path} is damaged: {what}", self.remedy)
 
 

@@ -54,7 +54,6 @@ def read_release(layout: Layout, identifier: str) -> Release:
 
 
 def read_mark(folder: Path, identifier: str) -> Release:
-    """Read the release.json in a folder, as `read_release` does."""
     try:
         found = json.loads((folder / RELEASE_MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

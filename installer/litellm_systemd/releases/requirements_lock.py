@@ -74,12 +74,10 @@ def split_lock(text: str) -> tuple[str, dict[str, str]]:
 
 
 def additions_of(lock: str) -> tuple[str, ...]:
-    """Return the names of the additions of a lock."""
     return tuple(split_lock(lock)[1])
 
 
 def join_lock(base: str, sections: Mapping[str, str]) -> str:
-    """Return the text of a lock with these sections."""
     return base + "".join(f"# with: {name}\n{entries}" for name, entries in sections.items())
 
 
@@ -108,7 +106,6 @@ _REMEDY = "scripts/lock.sh writes a lock."
 
 
 def lock_digest(text: str) -> str:
-    """Return the SHA-256 of a lock, in hex."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -35,11 +35,9 @@ class Package:
 
     @property
     def version(self) -> str:
-        """The version."""
         return str(self.metadata["Version"])
 
     def as_component(self) -> dict[str, Any]:
-        """The entry in `components`."""
         purl = f"pkg:pypi/{self.name}@{quote(self.version, safe='')}"
         hashes = [{"alg": "SHA-256", "content": value} for value in self.hashes]
         component: dict[str, Any] = {

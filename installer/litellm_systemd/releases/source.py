@@ -175,8 +175,6 @@ class Installed:
 
 @dataclass(frozen=True, slots=True)
 class WheelFile:
-    """A wheel of this package."""
-
     path: Path
 
     def prepare(self, scratch: Path) -> Materials:
@@ -186,7 +184,6 @@ class WheelFile:
 
 
 def installed_version() -> str:
-    """Return the version of this package."""
     return _distribution().version
 
 
@@ -379,7 +376,6 @@ def _groups_among(entries: Mapping[str, bytes]) -> str:
 
 
 def sdnotify_wheel() -> Path:
-    """Return the path of sdnotify's wheel."""
     return Path(str(files("litellm_systemd.releases") / _SDNOTIFY_WHEEL))
 
 

@@ -30,7 +30,6 @@ class Venv:
 
     @property
     def python(self) -> str:
-        """The path of its Python."""
         return str(self.folder / "bin" / "python")
 
     @property

@@ -124,7 +124,6 @@ class Page:
 
 
 def build_page(report: Report) -> Page:
-    """Build the page for a report of `verify`."""
     longest = max((check.seconds or 0.0 for check in report.checks), default=0.0)
     rows = tuple(_row(number, check, longest) for number, check in enumerate(report.checks, 1))
     state, verdict = _verdict(report)

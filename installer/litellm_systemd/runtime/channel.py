@@ -134,7 +134,6 @@ class Channel:
         return message
 
     def close(self) -> None:
-        """Close the descriptor."""
         self._end.close()
 
 

@@ -103,7 +103,6 @@ class AccessFormatter(logging.Formatter):
         self._structured = structured
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of one request."""
         client, method, path, status, milliseconds, call_id = cast("tuple[Any, ...]", record.args)
         # Without a status the client or a force-close ended the request before the response began.
         text = f"{method} {path} {status or '-'} {milliseconds} ms {client or '-'}" + (

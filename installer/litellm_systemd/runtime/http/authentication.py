@@ -79,7 +79,6 @@ class AuthenticationGate:
         self._body_limit = body_limit
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request."""
         is_request = scope["type"] in ("http", "websocket")
         refusal = await self._find_refusal(scope) if is_request else None
         if refusal is None:

@@ -29,7 +29,6 @@ class CutRequests:
         self._application = application
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request."""
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return

@@ -13,7 +13,6 @@ HEALTH_CHECKS = ("/health/liveliness", "/health/liveness", READINESS)
 
 
 def is_health_check(scope: Any) -> bool:
-    """Whether the path of a request is that of a health check."""
     path: str = scope.get("path", "")
     return path.endswith(HEALTH_CHECKS)
 
@@ -34,7 +33,6 @@ class HealthChecks:
         self._serves_on = serves_on
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request."""
         if scope["type"] != "http" or not is_health_check(scope):
             await self._application(scope, receive, send)
             return

@@ -38,7 +38,6 @@ class Pages:
         self._body_limit = body_limit
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request."""
         page = await self._find_page(scope) if scope["type"] == "http" else None
         if page is None:
             await self._application(scope, receive, send)

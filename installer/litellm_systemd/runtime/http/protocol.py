@@ -142,7 +142,6 @@ class LimitedProtocol(HttpToolsProtocol):
     # asyncio's callbacks.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
-        """Register the connection."""
         super().connection_made(transport)
         if self._handshake is None:
             self._registry.add(self)
@@ -152,7 +151,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self._handshake = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
         if self._running is not None:
             self._running.disconnected = True  # its application may wait to send
             self._running.scope["state"][IS_GONE] = True
@@ -254,7 +252,6 @@ class LimitedProtocol(HttpToolsProtocol):
     # The parser's callbacks.
 
     def on_message_begin(self) -> None:
-        """Start a request."""
         if len(self.pipeline) >= _MAX_PIPELINED and self._limits.header_size:
             self._exceed(_PIPELINED)
         super().on_message_begin()
@@ -263,7 +260,6 @@ class LimitedProtocol(HttpToolsProtocol):
         self._header_count = self._headers_size = 0
 
     def on_url(self, url: bytes) -> None:
-        """Add a piece of the URL."""
         super().on_url(url)
         if self._limits.header_size and len(self.url) > self._limits.line_size:
             self._exceed(_LONG_LINE)
@@ -300,12 +296,10 @@ class LimitedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
-        """Add a piece of the body."""
         self._content_size += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End the request."""
         if self._ignores_upgrade:
             return
         super().on_message_complete()

@@ -36,7 +36,6 @@ class RequestSizeLimit:
         self._counter = counter
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request."""
         if scope["type"] != "http" or not self._limit:
             await self._application(scope, receive, send)
             return

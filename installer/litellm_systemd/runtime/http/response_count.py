@@ -28,7 +28,6 @@ class ResponseCounter:
         self._count = metrics.count_response
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request."""
         if not is_of_client(scope):
             await self._application(scope, receive, send)
             return

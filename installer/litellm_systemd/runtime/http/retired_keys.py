@@ -65,7 +65,6 @@ class RetiredKeys:
         self._on_use = on_use
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve a request."""
         if scope["type"] in ("http", "websocket") and time.time() < self._last:
             exchange = _Exchange(self._until, self._master_key)
             names = {*_HEADERS, *(name.lower().encode() for name in self._find_headers())}

@@ -117,7 +117,6 @@ class ControlClient:
         self._drop = drop
 
     def fileno(self) -> int:
-        """The descriptor, for the event loop."""
         return self.connection.fileno()
 
     @property

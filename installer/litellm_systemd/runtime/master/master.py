@@ -156,7 +156,6 @@ class Master:
 
     @property
     def workers(self) -> list[WorkerHandle]:
-        """All workers."""
         return self._pool.workers
 
     # Start: what follows when a generation serves or fails.

@@ -87,7 +87,6 @@ class OutageLog:
 
 
 def build_database_log(error: Callable[[str], None], notice: Callable[[str], None]) -> OutageLog:
-    """The log of the database."""
     advice = "The master key works, and a virtual key for as long as LiteLLM has it in its cache"
     return OutageLog("the database", error, notice, advice=advice)
 

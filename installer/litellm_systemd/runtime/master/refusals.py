@@ -120,7 +120,6 @@ class _Subject:
 
 
 def _name(client: str, counted: Mapping[str, object]) -> str:
-    """The name under which a client is counted."""
     return client if client in counted or len(counted) < _MAX_ADDRESSES else OTHER_ADDRESSES
 
 

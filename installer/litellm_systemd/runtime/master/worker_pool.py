@@ -378,7 +378,6 @@ class Generation:
         return f"; cannot start a worker: {self.start_error}" if self.start_error else "".join(waits[:1])
 
     def count(self, phase: Phase) -> int:
-        """The number of workers in a phase."""
         return sum(worker.phase is phase for worker in self.workers)
 
     def fill(self, now: float) -> str:
@@ -495,7 +494,6 @@ class WorkerPool:
         return [worker for _, worker in self._running.values()]
 
     def fork(self, slot: int, generation: Generation) -> WorkerHandle:
-        """Fork a worker for a slot of a generation."""
         seat = self._counts.find_seat(self._seats.values())
         job = replace(
             self._job,
@@ -513,11 +511,9 @@ class WorkerPool:
         return worker
 
     def move(self, worker: WorkerHandle, generation: Generation) -> None:
-        """Assign a worker to another generation."""
         self._running[worker.pid] = generation, worker
 
     def reap(self) -> None:
-        """Reap all children that have exited."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:

@@ -63,7 +63,6 @@ class Counters:
         series.inc(amount)
 
     def count_response(self, status: int) -> None:
-        """Count a response of the gateway."""
         self.count(HTTP_REQUESTS, str(status) if 100 <= status <= 599 else OTHER)
 
     def count_refusal(self, reason: Reason) -> None:

@@ -29,8 +29,6 @@ _OTHER_METRICS = "Stop it, or set another METRICS."
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A process with a listening socket."""
-
     pid: int
     command: str
 

@@ -57,7 +57,6 @@ class ConnectionCounts:
         return min(self._counts)
 
     def others(self, seat: int) -> tuple[int, ...]:
-        """The counts of the other seats."""
         return (*self._counts[:seat], *self._counts[seat + 1 :])
 
 

@@ -169,7 +169,6 @@ class Server(uvicorn.Server):
 
     @property
     def connections(self) -> int:
-        """The number of open connections."""
         return len(self.server_state.connections)
 
     def start_accepting(self) -> None:

@@ -236,7 +236,6 @@ def pool_size(usable: int, workers: int) -> int:
 
 
 def set_parameter(url: str, name: str, value: str) -> str:
-    """A URL with a parameter."""
     parts = urlsplit(url)
     query = {**dict(parse_qsl(parts.query, keep_blank_values=True)), name: value}
     return urlunsplit(parts._replace(query=urlencode(query)))
