@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -14,7 +14,6 @@ from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import RefusalCounter
 from litellm_systemd.runtime.leaving_flag import LeavingFlag
 from litellm_systemd.runtime.worker.draining_server import Server, _http_connections, build_config
-from litellm_systemd.runtime.worker.worker import asyncio_run
 
 #: Seconds: no test waits longer.
 DEADLINE = 30.0
@@ -159,7 +158,3 @@ async def serve(*, lame_duck: float = 20.0, drain: float = 20.0, **options: Any)
     yield world
     world.server.force_close(0)
     await world.wait_closed()
-
-
-def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio_run(scenario())

@@ -57,17 +57,13 @@ def test_bounded_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(guesses._clients) == 10
 
 
-def test_bounded_number_of_delays() -> None:
+async def test_bounded_number_of_delays() -> None:
     """A limited number of refusals wait at a time; the connections of further ones close at once."""
-
-    async def scenario() -> None:
-        guesses = Guesses()
-        waiting = [asyncio.create_task(guesses.delay(60)) for _ in range(MAX_DELAYED)]
-        await asyncio.sleep(0)
-        assert not await guesses.delay(60)
-        for task in waiting:
-            task.cancel()
-        await asyncio.wait(waiting)
-        assert await guesses.delay(0)
-
-    asyncio.run(scenario())
+    guesses = Guesses()
+    waiting = [asyncio.create_task(guesses.delay(60)) for _ in range(MAX_DELAYED)]
+    await asyncio.sleep(0)
+    assert not await guesses.delay(60)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    assert await guesses.delay(0)

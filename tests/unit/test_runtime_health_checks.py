@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from litellm_systemd.runtime.http.health_checks import HealthChecks
-from tests.unit.running_server import run, serve
+from tests.unit.running_server import serve
 
 
 async def gateway(scope: Any, _receive: Any, send: Any) -> None:
@@ -30,11 +30,10 @@ async def gateway(scope: Any, _receive: Any, send: Any) -> None:
         ("POST /gateway/health/readiness", True, (405, b"down")),
     ],
 )
-def test_health_checks(request_line: str, serves_on: bool, expected: tuple[int, bytes]) -> None:
+async def test_health_checks(request_line: str, serves_on: bool, expected: tuple[int, bytes]) -> None:
     """HEAD is answered as GET is, without a body. While the instance serves on, a 503 is 200. Both hold below a
     SERVER_ROOT_PATH and for health checks alone.
     """
-    found: list[tuple[int, bytes]] = []
 
     def wrap(application: Any) -> Any:
         checks = HealthChecks(gateway, lambda: serves_on)
@@ -44,13 +43,9 @@ def test_health_checks(request_line: str, serves_on: bool, expected: tuple[int, 
 
         return route
 
-    async def scenario() -> None:
-        async with serve(wrap=wrap) as world:
-            peer = await world.connect()
-            method, path = request_line.split()
-            peer.request(path, "Connection: close", method=method)
-            head, _, body = (await peer.read_rest()).partition(b"\r\n\r\n")
-            found.append((int(head.split()[1]), body))
-
-    run(scenario)
-    assert found == [expected]
+    async with serve(wrap=wrap) as world:
+        peer = await world.connect()
+        method, path = request_line.split()
+        peer.request(path, "Connection: close", method=method)
+        head, _, body = (await peer.read_rest()).partition(b"\r\n\r\n")
+    assert (int(head.split()[1]), body) == expected

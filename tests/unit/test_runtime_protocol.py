@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -125,10 +125,6 @@ class Client:
         return [reason for refusals in self.counter.take() for reason in refusals.reasons]
 
 
-def run(scenario: Callable[[], Any]) -> None:
-    asyncio.run(scenario())
-
-
 def head(*headers: str, path: str = "/", method: str = "GET") -> bytes:
     return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: x", *headers, "", "")).encode()
 
@@ -161,57 +157,45 @@ HEADS: dict[str, tuple[bytes, int]] = {
 
 @pytest.mark.parametrize("size", [1, 700, 256_000])
 @pytest.mark.parametrize("name", HEADS)
-def test_heads(name: str, size: int) -> None:
+async def test_heads(name: str, size: int) -> None:
     """A head within the limits is served, in whatever pieces it comes. After any other the connection is closed."""
     data, status = HEADS[name]
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(*cut(data, size))
-        assert client.statuses == [status]
-        assert client.ends == (status != 200)
-        assert (b"connection: close" in client.transport.sent) == (status != 200)
-        expected = {200: [], 400: ["in invalid HTTP"]}
-        assert client.reasons == expected.get(status, ["with headers above MAX_HEADER_SIZE"])
-
-    run(scenario)
+    client = Client()
+    await client.send(*cut(data, size))
+    assert client.statuses == [status]
+    assert client.ends == (status != 200)
+    assert (b"connection: close" in client.transport.sent) == (status != 200)
+    expected = {200: [], 400: ["in invalid HTTP"]}
+    assert client.reasons == expected.get(status, ["with headers above MAX_HEADER_SIZE"])
 
 
-def test_an_endless_header_costs_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_header_costs_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """httptools, which needs quadratic time for an unfinished header, gets no more bytes of a head than the limit."""
+    client = Client()
+    fed = []
+    parser = client.protocol.parser
 
-    async def scenario() -> None:
-        client = Client()
-        fed = []
-        parser = client.protocol.parser
+    class Counting:
+        def feed_data(self, data: Any) -> None:
+            fed.append(len(data))
+            parser.feed_data(data)
 
-        class Counting:
-            def feed_data(self, data: Any) -> None:
-                fed.append(len(data))
-                parser.feed_data(data)
-
-        monkeypatch.setattr(client.protocol, "parser", Counting())
-        await client.send(b"GET / HTTP/1.1\r\na: ", *[b"x" * 64 * KIB] * 10)
-        assert client.statuses == [431]
-        assert sum(fed) == LIMITS.header_size
-
-    run(scenario)
+    monkeypatch.setattr(client.protocol, "parser", Counting())
+    await client.send(b"GET / HTTP/1.1\r\na: ", *[b"x" * 64 * KIB] * 10)
+    assert client.statuses == [431]
+    assert sum(fed) == LIMITS.header_size
 
 
-def test_second_request() -> None:
+async def test_second_request() -> None:
     """The limits hold for each request of a connection, and not for all together."""
-
-    async def scenario() -> None:
-        client = Client()
-        large = HEADS["below the limit"][0]
-        for _ in range(5):
-            await client.send(large)
-        await client.send(large + large)
-        assert client.statuses == [200] * 7
-        await client.send(HEADS["above the limit"][0])
-        assert client.statuses == [200] * 7 + [431]
-
-    run(scenario)
+    client = Client()
+    large = HEADS["below the limit"][0]
+    for _ in range(5):
+        await client.send(large)
+    await client.send(large + large)
+    assert client.statuses == [200] * 7
+    await client.send(HEADS["above the limit"][0])
+    assert client.statuses == [200] * 7 + [431]
 
 
 @pytest.mark.parametrize(
@@ -221,31 +205,23 @@ def test_second_request() -> None:
         (head(f"a: {LONG}{LONG}", path="/v1/messages"), "invalid_request_error"),
     ],
 )
-def test_format_of_the_error(data: bytes, kind: str) -> None:
+async def test_format_of_the_error(data: bytes, kind: str) -> None:
     """The error is in the format of the API that was called, as far as that is known."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(data)
-        error = json.loads(client.transport.sent.partition(b"\r\n\r\n")[2])
-        assert error["error"]["type"] == kind
-        assert (error.get("type") == "error") == (b"/v1/messages" in data)
-        assert "MAX_HEADER_SIZE" in error["error"]["message"]
-
-    run(scenario)
+    client = Client()
+    await client.send(data)
+    error = json.loads(client.transport.sent.partition(b"\r\n\r\n")[2])
+    assert error["error"]["type"] == kind
+    assert (error.get("type") == "error") == (b"/v1/messages" in data)
+    assert "MAX_HEADER_SIZE" in error["error"]["message"]
 
 
-def test_client_that_sends_on() -> None:
+async def test_client_that_sends_on() -> None:
     """After an error the client may send the rest of its request, but not without end, and not for long."""
-
-    async def scenario() -> None:
-        for sent, waited, closed in ((900 * KIB, 4.0, False), (1100 * KIB, 0.0, True), (0, 6.0, True)):
-            client = Client()
-            await client.send(HEADS["above the limit"][0], b"x" * sent)
-            client.connections.sweep(waited)
-            assert (client.statuses, client.transport.closing) == ([431], closed)
-
-    run(scenario)
+    for sent, waited, closed in ((900 * KIB, 4.0, False), (1100 * KIB, 0.0, True), (0, 6.0, True)):
+        client = Client()
+        await client.send(HEADS["above the limit"][0], b"x" * sent)
+        client.connections.sweep(waited)
+        assert (client.statuses, client.transport.closing) == ([431], closed)
 
 
 def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n", path: str = "/") -> bytes:
@@ -254,18 +230,14 @@ def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n", path: str = "/") -> bytes
 
 
 @pytest.mark.parametrize("size", [1, 256_000])
-def test_trailers(size: int) -> None:
+async def test_trailers(size: int) -> None:
     """A trailer changes neither its request nor the next one: a key in it is not a key."""
-
-    async def scenario() -> None:
-        client = Client()
-        trailers = b"0\r\nAuthorization: Bearer sk-1\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n"
-        await client.send(*cut(chunked(b"body", end=trailers) + head("a: b"), size))
-        names = [[name for name, _ in headers] for headers in client.seen]
-        assert names == [[b"host", b"transfer-encoding"], [b"host", b"a"]]
-        assert client.statuses == [200, 200]
-
-    run(scenario)
+    client = Client()
+    trailers = b"0\r\nAuthorization: Bearer sk-1\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n"
+    await client.send(*cut(chunked(b"body", end=trailers) + head("a: b"), size))
+    names = [[name for name, _ in headers] for headers in client.seen]
+    assert names == [[b"host", b"transfer-encoding"], [b"host", b"a"]]
+    assert client.statuses == [200, 200]
 
 
 OVERHEADS: dict[str, Iterable[bytes]] = {
@@ -278,230 +250,178 @@ OVERHEADS: dict[str, Iterable[bytes]] = {
 
 
 @pytest.mark.parametrize("name", OVERHEADS)
-def test_overhead_of_chunks(name: str) -> None:
+async def test_overhead_of_chunks(name: str) -> None:
     """Chunk extensions, trailers and tiny chunks are bounded."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(head("Transfer-Encoding: chunked", method="POST"), *OVERHEADS[name])
-        assert (client.statuses, client.ends, client.seen) == ([400], True, [])
-
-    run(scenario)
+    client = Client()
+    await client.send(head("Transfer-Encoding: chunked", method="POST"), *OVERHEADS[name])
+    assert (client.statuses, client.ends, client.seen) == ([400], True, [])
 
 
-def test_small_chunks() -> None:
+async def test_small_chunks() -> None:
     """A body in chunks of a few bytes, as some clients write JSON, is served."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(*cut(chunked(*[b"hello wo"] * 50_000), 64_000))
-        assert client.statuses == [200]
-        assert b'"size": 400000' in client.transport.sent
-
-    run(scenario)
+    client = Client()
+    await client.send(*cut(chunked(*[b"hello wo"] * 50_000), 64_000))
+    assert client.statuses == [200]
+    assert b'"size": 400000' in client.transport.sent
 
 
 @pytest.mark.parametrize("size", [1, 50, 256_000])
 @pytest.mark.parametrize("path", ["/", "/hold"])
-def test_unsupported_upgrade(path: str, size: int) -> None:
+async def test_unsupported_upgrade(path: str, size: int) -> None:
     """A request that offers HTTP/2, as those of Java's HttpClient do, is served with HTTP/1.1 and its body."""
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAA", "a: b")
-
-    async def scenario() -> None:
-        client = Client()
-        client.finish.set()
-        requests = (
-            head(*offer, "Content-Length: 9", path=path, method="POST") + b'{"a":"b"}',
-            head(*offer, "Transfer-Encoding: chunked", path=path, method="POST") + b"4\r\nbody\r\n0\r\n\r\n",
-            head(*offer, path=path),
-            head(*offer, "Connection: close", path=path),
-        )
-        await client.send(*cut(b"".join(requests), size), rounds=50)
-        assert client.statuses == [200] * 4
-        sizes = [json.loads(part.partition(b"}")[0] + b"}")["size"] for part in split_bodies(client.transport.sent)]
-        assert sizes == [9, 4, 0, 0]
-        assert all((b"a", b"b") in headers and b"upgrade" not in dict(headers) for headers in client.seen)
-        assert client.transport.closing
-
-    run(scenario)
+    client = Client()
+    client.finish.set()
+    requests = (
+        head(*offer, "Content-Length: 9", path=path, method="POST") + b'{"a":"b"}',
+        head(*offer, "Transfer-Encoding: chunked", path=path, method="POST") + b"4\r\nbody\r\n0\r\n\r\n",
+        head(*offer, path=path),
+        head(*offer, "Connection: close", path=path),
+    )
+    await client.send(*cut(b"".join(requests), size), rounds=50)
+    assert client.statuses == [200] * 4
+    sizes = [json.loads(part.partition(b"}")[0] + b"}")["size"] for part in split_bodies(client.transport.sent)]
+    assert sizes == [9, 4, 0, 0]
+    assert all((b"a", b"b") in headers and b"upgrade" not in dict(headers) for headers in client.seen)
+    assert client.transport.closing
 
 
 def split_bodies(data: bytes) -> list[bytes]:
     return [b"{" + part for part in data.split(b"\r\n\r\n{")[1:]]
 
 
-def test_pipelining() -> None:
+async def test_pipelining() -> None:
     """A client that sends requests without reading the responses is cut off."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(head() * 20, rounds=100)
-        assert client.statuses == [200] * 20
-        client = Client()
-        await client.send(head(path="/hold") + head() * 50, rounds=100)
-        assert (client.statuses, client.transport.closing) == ([], True)
-
-    run(scenario)
+    client = Client()
+    await client.send(head() * 20, rounds=100)
+    assert client.statuses == [200] * 20
+    client = Client()
+    await client.send(head(path="/hold") + head() * 50, rounds=100)
+    assert (client.statuses, client.transport.closing) == ([], True)
 
 
 @pytest.mark.parametrize("path", ["/early", "/"])
-def test_endless_body(path: str) -> None:
+async def test_endless_body(path: str) -> None:
     """A body is not read without end, whether the application reads it or not."""
-
-    async def scenario() -> None:
-        client = Client()
-        pieces = [b"%x\r\n%s\r\n" % (60_000, b"x" * 60_000)] * 50
-        await client.send(head("Transfer-Encoding: chunked", path=path, method="POST"))
-        await client.send(*pieces)
-        assert client.transport.closing
-
-    run(scenario)
+    client = Client()
+    pieces = [b"%x\r\n%s\r\n" % (60_000, b"x" * 60_000)] * 50
+    await client.send(head("Transfer-Encoding: chunked", path=path, method="POST"))
+    await client.send(*pieces)
+    assert client.transport.closing
 
 
-def test_no_limits() -> None:
+async def test_no_limits() -> None:
     """With 0 for each limit nothing is refused."""
-
-    async def scenario() -> None:
-        client = Client(OFF)
-        large = head(*(f"a{number}: {LONG}" for number in range(300)), path="/?" + LONG * 20)
-        await client.send(large[:50_000])
-        client.connections.sweep(10_000)
-        await client.send(large[50_000:])
-        await client.send(head("Transfer-Encoding: chunked", method="POST"), *OVERHEADS["tiny chunks"])
-        client.connections.sweep(10_000)
-        await client.send(b"0\r\n\r\n")
-        assert client.statuses == [200, 200]
-        assert not client.reasons
-
-    run(scenario)
+    client = Client(OFF)
+    large = head(*(f"a{number}: {LONG}" for number in range(300)), path="/?" + LONG * 20)
+    await client.send(large[:50_000])
+    client.connections.sweep(10_000)
+    await client.send(large[50_000:])
+    await client.send(head("Transfer-Encoding: chunked", method="POST"), *OVERHEADS["tiny chunks"])
+    client.connections.sweep(10_000)
+    await client.send(b"0\r\n\r\n")
+    assert client.statuses == [200, 200]
+    assert not client.reasons
 
 
 # Times. `sweep` counts seconds that would have passed.
 
 
 @pytest.mark.parametrize(("is_proxy", "reasons"), [(False, ["that sent no request"]), (True, [])])
-def test_silent_connection(is_proxy: bool, reasons: list[str]) -> None:
+async def test_silent_connection(is_proxy: bool, reasons: list[str]) -> None:
     """A connection without a byte is closed after KEEPALIVE_TIMEOUT, without a response. It is not counted if a proxy
     has opened it ahead of a request.
     """
-
-    async def scenario() -> None:
-        client = Client(is_proxy=is_proxy)
-        client.connections.sweep(KEEPALIVE - 1)
-        assert not client.ends
-        client.connections.sweep(2)
-        assert (client.transport.sent, client.transport.closing) == (b"", True)
-        assert client.reasons == reasons
-
-    run(scenario)
+    client = Client(is_proxy=is_proxy)
+    client.connections.sweep(KEEPALIVE - 1)
+    assert not client.ends
+    client.connections.sweep(2)
+    assert (client.transport.sent, client.transport.closing) == (b"", True)
+    assert client.reasons == reasons
 
 
-def test_slow_headers() -> None:
+async def test_slow_headers() -> None:
     """A head that is not complete in time is answered with 408, however steadily it arrives."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(head())
-        await client.send(b"GET / HTTP/1.1\r\n")
-        for _ in range(3):
-            assert not client.ends
-            client.connections.sweep(14)
-            await client.send(b"a: b\r\n")
-        assert (client.statuses, client.ends, client.reasons) == ([200, 408], True, ["slower than HEADER_TIMEOUT"])
-
-    run(scenario)
+    client = Client()
+    await client.send(head())
+    await client.send(b"GET / HTTP/1.1\r\n")
+    for _ in range(3):
+        assert not client.ends
+        client.connections.sweep(14)
+        await client.send(b"a: b\r\n")
+    assert (client.statuses, client.ends, client.reasons) == ([200, 408], True, ["slower than HEADER_TIMEOUT"])
 
 
 @pytest.mark.parametrize(("rate", "seconds", "status"), [(8000, 2600, 200), (400, 400, 408), (0, 40, 408)])
-def test_slow_body(rate: int, seconds: int, status: int) -> None:
+async def test_slow_body(rate: int, seconds: int, status: int) -> None:
     """20 MB over a bad line arrive, a body that trickles is answered with 408."""
-
-    async def scenario() -> None:
-        client = Client(replace(LIMITS, body_size=0))
-        length = max(rate, 1) * seconds
-        await client.send(head(f"Content-Length: {length}", method="POST"))
-        for second in range(seconds):
-            await client.send(b"x" * rate if second else b"x" * max(rate, 1), rounds=2)
-            client.connections.sweep(1)
-        assert client.statuses == [status]
-        assert client.ends == (status == 408)
-        await asyncio.sleep(0)
-
-    run(scenario)
+    client = Client(replace(LIMITS, body_size=0))
+    length = max(rate, 1) * seconds
+    await client.send(head(f"Content-Length: {length}", method="POST"))
+    for second in range(seconds):
+        await client.send(b"x" * rate if second else b"x" * max(rate, 1), rounds=2)
+        client.connections.sweep(1)
+    assert client.statuses == [status]
+    assert client.ends == (status == 408)
+    await asyncio.sleep(0)
 
 
-def test_time_of_the_gateway_does_not_count() -> None:
+async def test_time_of_the_gateway_does_not_count() -> None:
     """A client loses no time while the application does not read, computes, or sends a long response."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(head("Content-Length: 200000", path="/hold", method="POST"), b"x" * 100_000, rounds=0)
-        assert client.transport.paused
-        client.connections.sweep(10_000)
-        await client.send(b"x" * 100_000)
-        client.connections.sweep(10_000)
-        client.finish.set()
-        await client.send()
-        client.finish.clear()
-        await client.send(head(path="/stream"))
-        client.connections.sweep(10_000)
-        await client.send(b"GET / HT")  # the start of the next request, while the response is sent
-        client.connections.sweep(10_000)
-        assert not client.ends
-        client.finish.set()
-        await client.send(b"TP/1.1\r\nHost: x\r\n\r\n")
-        assert client.statuses == [200, 200, 200]
-
-    run(scenario)
+    client = Client()
+    await client.send(head("Content-Length: 200000", path="/hold", method="POST"), b"x" * 100_000, rounds=0)
+    assert client.transport.paused
+    client.connections.sweep(10_000)
+    await client.send(b"x" * 100_000)
+    client.connections.sweep(10_000)
+    client.finish.set()
+    await client.send()
+    client.finish.clear()
+    await client.send(head(path="/stream"))
+    client.connections.sweep(10_000)
+    await client.send(b"GET / HT")  # the start of the next request, while the response is sent
+    client.connections.sweep(10_000)
+    assert not client.ends
+    client.finish.set()
+    await client.send(b"TP/1.1\r\nHost: x\r\n\r\n")
+    assert client.statuses == [200, 200, 200]
 
 
 @pytest.mark.parametrize(("rate", "closed"), [(10_000, False), (600, False), (400, True), (0, True)])
-def test_slow_reader(rate: int, closed: bool) -> None:
+async def test_slow_reader(rate: int, closed: bool) -> None:
     """A client without the key may read slowly, such as over a bad line, but not stop reading."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(head(path="/stream"))
-        client.transport.unread = 16 * 1024 * KIB
-        client.protocol.pause_writing()
-        for _ in range(100):
-            client.connections.sweep(10)
-            client.transport.unread -= rate * 10
-        assert client.transport.closing == closed
-        assert client.reasons == ["that read no responses"] * closed
-        client.finish.set()
-        await client.send()
-
-    run(scenario)
+    client = Client()
+    await client.send(head(path="/stream"))
+    client.transport.unread = 16 * 1024 * KIB
+    client.protocol.pause_writing()
+    for _ in range(100):
+        client.connections.sweep(10)
+        client.transport.unread -= rate * 10
+    assert client.transport.closing == closed
+    assert client.reasons == ["that read no responses"] * closed
+    client.finish.set()
+    await client.send()
 
 
-def test_body_after_the_response() -> None:
+async def test_body_after_the_response() -> None:
     """A client that goes on with its body after the whole response is cut off without a second response."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(head("Content-Length: 200000", path="/early", method="POST"), b"x")
-        client.connections.sweep(20)
-        await client.send(b"x")
-        client.connections.sweep(20)
-        assert (client.statuses, client.transport.closing) == ([200], True)
-
-    run(scenario)
+    client = Client()
+    await client.send(head("Content-Length: 200000", path="/early", method="POST"), b"x")
+    client.connections.sweep(20)
+    await client.send(b"x")
+    client.connections.sweep(20)
+    assert (client.statuses, client.transport.closing) == ([200], True)
 
 
-def test_slow_body_after_100_continue() -> None:
+async def test_slow_body_after_100_continue() -> None:
     """A client that waits for `100 Continue` gets it, and the time for its body starts then."""
-
-    async def scenario() -> None:
-        client = Client()
-        await client.send(head("Content-Length: 3", "Expect: 100-continue", method="POST"), rounds=0)
-        client.connections.sweep(1000)
-        await client.send()
-        assert client.statuses == [100]
-        await client.send(b"abc")
-        assert client.statuses == [100, 200]
-
-    run(scenario)
+    client = Client()
+    await client.send(head("Content-Length: 3", "Expect: 100-continue", method="POST"), rounds=0)
+    client.connections.sweep(1000)
+    await client.send()
+    assert client.statuses == [100]
+    await client.send(b"abc")
+    assert client.statuses == [100, 200]
 
 
 #: What heads and bodies are made of, right and wrong.

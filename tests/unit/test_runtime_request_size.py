@@ -12,7 +12,7 @@ from litellm_systemd.runtime.http.authentication import HAS_RIGHT_KEY
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.refuse import RefusalCounter
 from litellm_systemd.runtime.http.request_size import RequestSizeLimit
-from tests.unit.running_server import Peer, World, run, serve
+from tests.unit.running_server import Peer, World, serve
 
 MIB = 1024 * 1024
 LIMIT = 2 * MIB
@@ -91,53 +91,41 @@ async def post(world: World, path: str, size: int, *headers: str) -> tuple[Peer,
         ("/public", MIB + 65536, 413),
     ],
 )
-def test_limit(framing: tuple[str, ...], path: str, size: int, status: int) -> None:
+async def test_limit(framing: tuple[str, ...], path: str, size: int, status: int) -> None:
     """A body within the limit reaches the application; for a larger one its client gets 413 and a closed connection.
 
     The error is in the words of the API, and the client gets it although it sends everything before it reads.
     """
     gateway = Gateway()
-
-    async def scenario() -> None:
-        async with serve(limits=Limits(body_size=LIMIT), wrap=gateway.wrap) as world:
-            peer, found, body = await post(world, path, size, *framing)
-            assert found == status
-            if status == 200:
-                assert gateway.bodies == [size]
-                return
-            assert await peer.read_rest() == b""
-            error = json.loads(body)["error"]
-            kind = "request_too_large" if path == "/v1/messages" else "invalid_request_error"
-            limit = MIB if path == "/public" else LIMIT
-            assert (error["type"], gateway.bodies) == (kind, [])
-            assert f"larger than {limit // MIB} MiB" in error["message"]
-            assert gateway.ended_with == (["CancelledError"] if framing else [])
-            assert gateway.counter.take()[0].reasons == {"larger than MAX_REQUEST_SIZE": 1}
-
-    run(scenario)
+    async with serve(limits=Limits(body_size=LIMIT), wrap=gateway.wrap) as world:
+        peer, found, body = await post(world, path, size, *framing)
+        assert found == status
+        if status == 200:
+            assert gateway.bodies == [size]
+            return
+        assert await peer.read_rest() == b""
+        error = json.loads(body)["error"]
+        kind = "request_too_large" if path == "/v1/messages" else "invalid_request_error"
+        limit = MIB if path == "/public" else LIMIT
+        assert (error["type"], gateway.bodies) == (kind, [])
+        assert f"larger than {limit // MIB} MiB" in error["message"]
+        assert gateway.ended_with == (["CancelledError"] if framing else [])
+        assert gateway.counter.take()[0].reasons == {"larger than MAX_REQUEST_SIZE": 1}
 
 
-def test_announced_length() -> None:
+async def test_announced_length() -> None:
     """A client that announces too much gets its 413 before it sends any of it, with `Expect` or without."""
     gateway = Gateway()
-
-    async def scenario() -> None:
-        async with serve(limits=Limits(body_size=LIMIT), wrap=gateway.wrap) as world:
-            for headers in ((), ("Expect: 100-continue",)):
-                peer = await world.connect()
-                peer.request("/", f"Content-Length: {LIMIT + 1}", *headers, method="POST")
-                assert b"HTTP/1.1 413 " in await peer.read_until(b"\r\n\r\n")
-            assert b"larger than" in await peer.read_rest()
-
-    run(scenario)
+    async with serve(limits=Limits(body_size=LIMIT), wrap=gateway.wrap) as world:
+        for headers in ((), ("Expect: 100-continue",)):
+            peer = await world.connect()
+            peer.request("/", f"Content-Length: {LIMIT + 1}", *headers, method="POST")
+            assert b"HTTP/1.1 413 " in await peer.read_until(b"\r\n\r\n")
+        assert b"larger than" in await peer.read_rest()
 
 
-def test_no_limit() -> None:
+async def test_no_limit() -> None:
     """With 0 there is no limit."""
     gateway = Gateway(0)
-
-    async def scenario() -> None:
-        async with serve(limits=Limits(body_size=0), wrap=gateway.wrap) as world:
-            assert (await post(world, "/", 40 * MIB, CHUNKED))[1] == 200
-
-    run(scenario)
+    async with serve(limits=Limits(body_size=0), wrap=gateway.wrap) as world:
+        assert (await post(world, "/", 40 * MIB, CHUNKED))[1] == 200
