@@ -59,10 +59,7 @@ def read_target(environ: Mapping[str, str]) -> Target:
 def complete_hook(hook: Hook, target: Target, environ: Mapping[str, str]) -> bool:
     """Complete a hook with the role of the instance, and return whether it was waiting.
 
-    Args:
-        hook: the hook.
-        target: the instance.
-        environ: the service's environment, with its endpoints, proxy and CA; its credentials are not used.
+    `environ`: the service's environment, with its endpoints, proxy and CA; its credentials are not used.
 
     Raises:
         Unavailable: AWS can't be reached, or refuses it.

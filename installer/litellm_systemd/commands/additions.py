@@ -118,11 +118,7 @@ def choose_release(
 def backed_up_release(layout: Layout, lock: str, wheels: tuple[Path, ...], engine: Path | None) -> ReleaseChoice:
     """The release that a backup describes, with the code of this process.
 
-    Args:
-        layout: the paths of the host.
-        lock: its requirements lock.
-        wheels: the files of packages that the user gave as wheels.
-        engine: Prisma's query engine, None without a database.
+    `wheels`: the files of packages that the user gave as wheels.
 
     Raises:
         InputError: the lock is invalid, or has a LiteLLM that is refused.

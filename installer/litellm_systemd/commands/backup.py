@@ -115,12 +115,7 @@ def backup(
 ) -> Report:
     """Write a backup, which appears when it is complete. The service runs on, and the dump is consistent in itself.
 
-    Args:
-        layout: the paths of the host.
-        out: the file to write; it must not exist.
-        with_database: whether to dump the database.
-        wait: wait for another run to end.
-        say: called with a line about each step.
+    `out`: the file to write; it must not exist.
 
     Raises:
         NotInstalled: there is nothing to back up.

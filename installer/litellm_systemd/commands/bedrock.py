@@ -52,10 +52,7 @@ FORMS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 def models(request: Request, today: date, *, offline: bool = False) -> Report:
     """The models of a configuration; the lifecycle is that of Bedrock if it answers, else of LiteLLM's map.
 
-    Args:
-        request: names the environment and the configuration.
-        today: the day for the end of life.
-        offline: do not query Bedrock.
+    `today`: the day for the end of life.
 
     Raises:
         InstallerError: there is no such configuration, or it can't be read.

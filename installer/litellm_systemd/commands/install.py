@@ -89,10 +89,6 @@ Ask = Callable[[str, str], bool]
 def install(options: InstallOptions, say: Say = lambda _line: None) -> Report:
     """Bring the host to the state that `.env` and the configuration describe.
 
-    Args:
-        options: the request and the options.
-        say: called with a line about each step.
-
     Raises:
         InstallerError: nothing was changed, or every change was undone.
     """
@@ -671,12 +667,8 @@ def uninstall(
 ) -> Report:
     """Stop and remove the service.
 
-    Args:
-        layout: the paths of the host.
-        purge: also remove configurations, keys, the data of the service and its user.
-        confirm: called once with a question; without consent nothing is changed.
-        wait: wait for another run to end.
-        say: called with a line about each step.
+    `purge`: also remove configurations, keys, the data of the service and its user.
+    `confirm`: called once with a question; without consent nothing is changed.
 
     Raises:
         InstallerError: a step failed; the next run continues from there.

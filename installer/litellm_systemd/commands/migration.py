@@ -90,12 +90,8 @@ def settle_rollback(layout: Layout, release: str, executor: Executor, *, restore
 
     The service is stopped meanwhile: what it wrote would be lost. Its socket keeps the port, and requests wait.
 
-    Args:
-        layout: of the host.
-        release: the release to which the host is rolled back.
-        executor: of the change.
-        restores: whether the user accepts the loss of what was written since the dump.
-        say: called with a line about each step.
+    `release`: the release to which the host is rolled back.
+    `restores`: whether the user accepts the loss of what was written since the dump.
 
     Raises:
         Unavailable: the release does not work with the database, and `restores` is not set, or there is no dump.

@@ -179,10 +179,6 @@ class Rehearsal:
 def rehearse(options: RehearseOptions, say: Say = lambda _line: None) -> Report:
     """Install in a clone of this host, report the result, and remove the clone.
 
-    Args:
-        options: the request and the options.
-        say: called with a line about each step.
-
     Raises:
         PermissionDenied: the user is not root.
         MissingError: a program that a clone needs is not installed.
@@ -389,10 +385,7 @@ def rehearse_in_foreground(
 ) -> Report:
     """Build the release and render the units below the user's XDG folders, run the service, verify it, stop it.
 
-    Args:
-        options: the request and the flags.
-        environ: where the folders are looked up.
-        say: called with each line of progress.
+    `environ`: where the folders are looked up.
 
     Raises:
         InstallerError: the request can't be used, the release can't be built, or the service doesn't start.

@@ -66,11 +66,7 @@ class RestoreOptions:
 def restore(layout: Layout, path: Path, options: RestoreOptions, say: Say = lambda _line: None) -> Report:
     """Install from a backup. All of it is checked before anything changes, and a failure undoes every change.
 
-    Args:
-        layout: the paths of the host; the prefix is that of the backup.
-        path: the file of the backup.
-        options: see there.
-        say: called with a line about each step.
+    `layout`: the paths of the host; the prefix is that of the backup.
 
     Raises:
         InputError: the file is no backup, damaged, or of another version.

@@ -121,9 +121,7 @@ _OWN = (
 def require_database(database: Database, position: str) -> None:
     """Check that LiteLLM can use the database: that it accepts the login, and that its tables can be created.
 
-    Args:
-        database: the database.
-        position: where its URL is written, such as `.env:12: DATABASE_URL`.
+    `position`: where its URL is written, such as `.env:12: DATABASE_URL`.
 
     Raises:
         DatabaseError: the first cause that prevents it, with the remedy.

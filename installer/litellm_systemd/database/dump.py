@@ -105,12 +105,8 @@ def require_space(layout: Layout, size: int) -> None:
 def write_dump(layout: Layout, database: Database, path: Path, *, server: int, tables_of: str = "") -> None:
     """Write a dump in the custom format of pg_dump, readable by root alone.
 
-    Args:
-        layout: of the host.
-        database: to dump.
-        path: of the dump.
-        server: the version of the server, such as 150013.
-        tables_of: a schema, to dump only LiteLLM's tables and views in it; by default all of the database.
+    `server`: the version of the server, such as 150013.
+    `tables_of`: a schema, to dump only LiteLLM's tables and views in it; by default all of the database.
 
     Raises:
         InstallerError: pg_dump is missing, too old, or failed. The file does not exist then.

@@ -123,12 +123,8 @@ def generate_client(
 ) -> None:
     """Generate the client into the package `prisma` of a Python. Uses no network.
 
-    Args:
-        python: the path of the Python.
-        schema: LiteLLM's schema.
-        tools: what generates it.
-        scratch: an empty folder.
-        variables: more variables of the environment of that Python.
+    `scratch`: an empty folder.
+    `variables`: more variables of the environment of that Python.
 
     Raises:
         CommandError: it failed.

@@ -78,9 +78,7 @@ class Dump:
 def database_environment(variables: Mapping[str, str], general: Mapping[str, object]) -> dict[str, str] | None:
     """The environment for the programs here, with the URL that LiteLLM uses in DATABASE_URL; None without a database.
 
-    Args:
-        variables: of the service.
-        general: the section general_settings of its configuration.
+    `general`: the section general_settings of its configuration.
 
     Raises:
         InputError: the URL or the password is a reference to a secret in AWS that does not exist.
@@ -161,11 +159,7 @@ def require_dump(layout: Layout, status: Status) -> None:
 def migrate(layout: Layout, release: str, environment: Mapping[str, str], say: Say) -> None:
     """Dump the tables of LiteLLM, and apply the migrations of a release that are pending.
 
-    Args:
-        layout: of the host.
-        release: the folder of the release.
-        environment: see `database_environment`.
-        say: called with a line about each step.
+    `environment`: see `database_environment`.
 
     Raises:
         InstallerError: the database cannot be dumped, or a migration failed. `undo_migration` undoes those before it.
@@ -198,12 +192,8 @@ def require_migrated(
 ) -> None:
     """Check that the database has all migrations of this process, or apply them. For a service without an install.
 
-    Args:
-        variables: of the service.
-        general: the section general_settings of its configuration.
-        environ: of this process.
-        migrates: whether to apply what is pending, without a dump.
-        say: called with a line about each step.
+    `general`: the section general_settings of its configuration.
+    `migrates`: whether to apply what is pending, without a dump.
 
     Raises:
         InputError: migrations are pending, and `migrates` is not set; or one is half applied.
@@ -269,11 +259,7 @@ def undo_migration(layout: Layout, release: str, environment: Mapping[str, str] 
 
     Otherwise leave the database as it is: the release before works with it, and nothing is lost.
 
-    Args:
-        layout: of the host.
-        release: the folder of the release that migrated.
-        environment: see `database_environment`; None if there is no database any more.
-        say: called with a line about each step.
+    `environment`: see `database_environment`; None if there is no database any more.
 
     Raises:
         InstallerError: the database cannot be reached, or the dump not be restored.

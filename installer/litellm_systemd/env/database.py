@@ -139,9 +139,7 @@ def database_mode(values: Mapping[str, str], general: Mapping[str, object]) -> b
 def find_url(values: Mapping[str, str], general: Mapping[str, object]) -> tuple[str, str] | None:
     """The URL that LiteLLM uses, and the name of the variable or key that has it; None without a database.
 
-    Args:
-        values: variables by name.
-        general: the section general_settings of the configuration, which goes first.
+    `general`: the section general_settings of the configuration, which goes first.
 
     A URL that is a reference to a secret in AWS is returned as the reference. With IAM authentication it has no
     password: `parse_url` takes the variables as well.
@@ -289,9 +287,7 @@ def parse_url(url: str, position: str = DATABASE_URL.name, values: Mapping[str, 
 def check_database(values: Mapping[str, str], where: Callable[[str], str]) -> list[str]:
     """Check the variables of the database, and return warnings.
 
-    Args:
-        values: variables by name.
-        where: returns the position of a variable for messages, such as `.env:12`.
+    `where`: returns the position of a variable for messages, such as `.env:12`.
 
     Raises:
         InputError: the first value that LiteLLM or Prisma cannot use, or a connection that crosses a network without

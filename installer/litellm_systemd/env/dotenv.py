@@ -152,10 +152,7 @@ def _masked_line(text: str) -> str:
 def check_assignment(name: str, value: str, where: str) -> None:
     """Reject a variable that systemd can't pass to a service.
 
-    Args:
-        name: the variable.
-        value: its value.
-        where: the position of the variable for messages, such as `.env:12`.
+    `where`: the position of the variable for messages, such as `.env:12`.
 
     Raises:
         InputError: the variable and the reason.

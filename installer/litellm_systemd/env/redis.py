@@ -170,9 +170,7 @@ def _given(values: Mapping[str, str], variables: tuple[Variable[Any], ...]) -> l
 def parse_url(url: str, position: str = REDIS_URL.name) -> Redis:
     """What a URL says, as the client library reads it (`redis.connection.parse_url`).
 
-    Args:
-        url: the value.
-        position: where it is written, such as `.env:12: REDIS_URL`; no message has the value in it.
+    `position`: where it is written, such as `.env:12: REDIS_URL`; no message has the value in it.
 
     Raises:
         InputError: it is not the URL of a Redis server.
@@ -334,9 +332,7 @@ def uses_iam(values: Mapping[str, str]) -> bool:
 def check_redis(values: Mapping[str, str], where: Callable[[str], str]) -> list[str]:
     """Check the variables of Redis, and return warnings.
 
-    Args:
-        values: variables by name.
-        where: returns the position of a variable for messages, such as `.env:12`.
+    `where`: returns the position of a variable for messages, such as `.env:12`.
 
     Raises:
         InputError: the first value that LiteLLM cannot use.

@@ -285,9 +285,7 @@ class Variable(Generic[T_co]):
     def read(self, values: Mapping[str, str], where: Callable[[str], str] | None = None) -> T_co:
         """The value in `values`, or the default.
 
-        Args:
-            values: variables by name.
-            where: gives the position of a variable for messages, such as `.env:12`.
+        `where`: gives the position of a variable for messages, such as `.env:12`.
 
         Raises:
             InputError: the value cannot be used.
@@ -1403,9 +1401,7 @@ def allows_mock_testing(values: Mapping[str, str], where: Callable[[str], str] |
 
     Only a gateway on loopback and the temporary instance of `litellmctl verify --fallbacks` may allow it.
 
-    Args:
-        values: variables by name.
-        where: returns the position of a variable for messages, such as `.env:12`.
+    `where`: returns the position of a variable for messages, such as `.env:12`.
 
     Raises:
         InputError: the value is not a switch, or other machines can reach the gateway.

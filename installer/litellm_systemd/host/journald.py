@@ -51,10 +51,7 @@ def observe_gap(layout: Layout) -> JournalGap | None:
 def find_gap(layout: Layout, systemctl: Systemctl, service: Mapping[str, str]) -> JournalGap | None:
     """The first reason why messages of the service are missing; None if there is none.
 
-    Args:
-        layout: the host.
-        systemctl: queries systemd.
-        service: `PROPERTIES` of the service.
+    `service`: `PROPERTIES` of the service.
     """
     found = systemctl.show(JOURNALD, "LoadState", "ActiveState", "UnitFileState")
     if found.get("ActiveState") not in ("active", "activating", "reloading", "refreshing"):

@@ -48,10 +48,7 @@ _VERSION = 2
 def observe_host(layout: Layout, systemctl: Systemctl, paths: Iterable[str] = ()) -> HostState:
     """Observe everything that an install or uninstall may change.
 
-    Args:
-        layout: the host or image.
-        systemctl: queries systemd.
-        paths: further files, in addition to those that every install writes and those of the manifest.
+    `paths`: further files, in addition to those that every install writes and those of the manifest.
     """
     manifest = read_manifest(layout)
     ours = (layout.prefix, layout.releases, layout.bootstrap, layout.etc, layout.configs)

@@ -295,12 +295,8 @@ def apply_install(
 ) -> None:
     """Take every step of an install in order, prove the result, and record what was written.
 
-    Args:
-        executor: what the steps need.
-        plan: the steps.
-        desired: the state that they lead to.
-        host: the state that the plan was made for; a failure restores it.
-        prove: raises InstallerError if the service does not work.
+    `host`: the state that the plan was made for; a failure restores it.
+    `prove`: raises InstallerError if the service does not work.
 
     Raises:
         InstallerError: a step or the proof failed. The files are restored, and a service that ran before runs.
@@ -504,12 +500,6 @@ def _drop_stale_pristine(layout: Layout) -> None:
 @contextmanager
 def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iterator[Executor]:
     """Hold the lock while the block changes the host, after completing or undoing an interrupted run.
-
-    Args:
-        layout: the paths of the host.
-        verb: the verb of the command line.
-        say: called with a line about each step.
-        wait: wait for another run to end.
 
     Raises:
         PermissionDenied: the user is not root.

@@ -79,11 +79,7 @@ _STAGING = ".staging-"
 def build_release(layout: Layout, source: Source, say: Say = lambda _line: None, *, starts: bool = False) -> str:
     """Build the release of `source` below the prefix, unless it exists undamaged, and return its identifier.
 
-    Args:
-        layout: the paths of the host.
-        source: what the release is made from.
-        say: called with each line of progress.
-        starts: whether the service starts with it at once. That imports LiteLLM, so the trial doesn't have to.
+    `starts`: whether the service starts with it at once. That imports LiteLLM, so the trial doesn't have to.
 
     Raises:
         CommandError: uv or pip failed; the message is its last line.
@@ -275,11 +271,6 @@ def try_release(python: str, lock: str, version: str) -> Trial:
     """Import what the service and litellmctl import first, and compare each version with the lock.
 
     LiteLLM takes seconds to import: `try_configuration`, `try_import` or the start of the service does that.
-
-    Args:
-        python: the path of the release's Python.
-        lock: the text of its lock.
-        version: the version of this package.
 
     Raises:
         InstallerError: an import fails, or a version differs from the lock.

@@ -113,11 +113,8 @@ def verify_release(
     Names, modes and sizes are compared first, and the content of files that were changed after the build. That takes
     a fraction of a second. A change below the file system shows in the content alone, which takes seconds to read.
 
-    Args:
-        layout: the paths of the host.
-        identifier: the release.
-        is_thorough: read the content of all files.
-        seconds: the time for reading content; None for no limit.
+    `is_thorough`: read the content of all files.
+    `seconds`: the time for reading content; None for no limit.
 
     Raises:
         MissingError: an earlier version of this package made the release, without a record.

@@ -19,10 +19,7 @@ def render_need(missing: Missing) -> str:
 def require_packages(layout: Layout, gateway: GatewayConfig, command: str) -> None:
     """Check that the release in use has the packages of groups that a configuration needs.
 
-    Args:
-        layout: the paths of the host.
-        gateway: the configuration.
-        command: what installs with this configuration.
+    `command`: what installs with this configuration.
 
     Raises:
         InputError: it lacks one.

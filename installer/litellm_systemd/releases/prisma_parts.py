@@ -64,12 +64,8 @@ class Parts:
 def with_engine(lock: str, machine: str, given: Path | None, kept: str = "", kept_engine: Path | None = None) -> str:
     """The lock with the digest of the engine in the section of the group, if it has one.
 
-    Args:
-        lock: the lock.
-        machine: the machine that the release is for.
-        given: the engine that the user gave.
-        kept: the lock of the release in use, whose engine stays if it fits.
-        kept_engine: that engine.
+    `kept`: the lock of the release in use, whose engine stays if it fits.
+    `kept_engine`: that engine.
 
     Raises:
         InputError: Prisma publishes no engine for the machine.

@@ -244,9 +244,7 @@ def _is_running(folder: Path) -> bool:
 def read_file(path: Path, report: Callable[[str], None]) -> list[Value]:
     """The values of a file of prometheus_client (mmap_dict.py). A torn file has those before the tear.
 
-    Args:
-        path: the file.
-        report: called with the path of a file that is damaged.
+    `report`: called with the path of a file that is damaged.
 
     Raises:
         FileNotFoundError: it has moved.

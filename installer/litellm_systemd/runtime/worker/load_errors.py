@@ -31,10 +31,7 @@ _MOST = 3
 def render_cause(error: BaseException, document: Mapping[str, Any], code: frozenset[str] = frozenset()) -> str:
     """Why LiteLLM could not start. It may contain secrets.
 
-    Args:
-        error: what it raised.
-        document: the configuration.
-        code: the paths of the user's Python files.
+    `code`: the paths of the user's Python files.
     """
     chain = _chain(error)
     texts = [_describe(each) for each in chain]
