@@ -310,13 +310,16 @@ class Variable(Generic[T_co]):
         )
 
 
+def _text(name: str, doc: str, section: Section, **more: Any) -> Variable[None]:
+    """A variable of any text, without a default."""
+    return Variable(name, TEXT, doc, None, section, **more)
+
+
 # --- The gateway ---------------------------------------------------------------------------------------------------
 
-MASTER_KEY = Variable(
+MASTER_KEY = _text(
     "LITELLM_MASTER_KEY",
-    TEXT,
     "The key that clients send.",
-    None,
     Section.GATEWAY,
     secret=True,
     unset="generated at the first install and shown once",
@@ -326,12 +329,10 @@ MASTER_KEY = Variable(
     sample="",
     active=True,
 )
-CONFIG_FILE: Variable[str | None] = Variable(
+CONFIG_FILE: Variable[str | None] = _text(
     "CONFIG_FILE",
-    TEXT,
     "The LiteLLM configuration to serve: iam_role_config.yml, access_key_config.yml, prompt_caching.yml, demo.yml"
     " (needs no AWS account), or the path of your own file.",
-    None,
     Section.GATEWAY,
     unset="iam_role_config.yml",
     install_check="the configuration exists",
@@ -373,11 +374,9 @@ API_DOCS = Variable(
     more="LiteLLM's DOCS_URL, REDOC_URL and OPENAPI_URL move the pages.",
     sample="true",
 )
-CORS_ORIGINS = Variable(
+CORS_ORIGINS = _text(
     "LITELLM_CORS_ORIGINS",
-    TEXT,
     "The origins of web pages that may call the gateway from a browser, separated by commas.",
-    None,
     Section.GATEWAY,
     unset="none",
     more="A page needs the key as well.",
@@ -429,90 +428,72 @@ _PAIR = (
     "the key pair is complete and has the form of an AWS key, a temporary key (ASIA...) has its token, and only one"
     " kind of credentials is set"
 )
-AWS_ACCESS_KEY_ID = Variable(
+AWS_ACCESS_KEY_ID = _text(
     "AWS_ACCESS_KEY_ID",
-    TEXT,
     "The id of an access key, for access_key_config.yml.",
-    None,
     Section.CREDENTIALS,
     secret=True,
     more="'litellmctl init --from-profile NAME' copies a key pair from ~/.aws/credentials.",
     install_check=_PAIR,
     sample="",
 )
-AWS_SECRET_ACCESS_KEY = Variable(
+AWS_SECRET_ACCESS_KEY = _text(
     "AWS_SECRET_ACCESS_KEY",
-    TEXT,
     "The secret of the access key.",
-    None,
     Section.CREDENTIALS,
     secret=True,
     install_check=_PAIR,
     sample="",
 )
-AWS_SESSION_TOKEN = Variable(
+AWS_SESSION_TOKEN = _text(
     "AWS_SESSION_TOKEN",
-    TEXT,
     "The token of a temporary access key, whose id starts with ASIA.",
-    None,
     Section.CREDENTIALS,
     secret=True,
     more="The key stops working when the token expires.",
     install_check=_PAIR,
     sample="",
 )
-AWS_CREDENTIAL_EXPIRATION = Variable(
+AWS_CREDENTIAL_EXPIRATION = _text(
     "AWS_CREDENTIAL_EXPIRATION",
-    TEXT,
     "When the token expires, such as 2026-01-31T18:00:00Z: 'litellmctl status' then warns in time.",
-    None,
     Section.CREDENTIALS,
     install_check="the value is a time in ISO 8601",
     sample="",
 )
-AWS_ROLE_NAME = Variable(
+AWS_ROLE_NAME = _text(
     "AWS_ROLE_NAME",
-    TEXT,
     "The whole ARN of a role to assume with the credentials above, of another account for example.",
-    None,
     Section.CREDENTIALS,
     install_check="the value is the ARN of a role, and only one kind of credentials is set",
     sample="arn:aws:iam::123456789012:role/NAME",
 )
-AWS_SESSION_NAME = Variable(
+AWS_SESSION_NAME = _text(
     "AWS_SESSION_NAME",
-    TEXT,
     "The session name for that role.",
-    None,
     Section.CREDENTIALS,
     install_check="AssumeRole accepts the value",
     sample="litellm",
 )
-AWS_EXTERNAL_ID = Variable(
+AWS_EXTERNAL_ID = _text(
     "AWS_EXTERNAL_ID",
-    TEXT,
     "The external id that the trust policy of that role requires.",
-    None,
     Section.CREDENTIALS,
     install_check="AssumeRole accepts the value",
     sample="",
 )
-AWS_BEARER_TOKEN_BEDROCK = Variable(
+AWS_BEARER_TOKEN_BEDROCK = _text(
     "AWS_BEARER_TOKEN_BEDROCK",
-    TEXT,
     "A Bedrock API key, in place of all other credentials.",
-    None,
     Section.CREDENTIALS,
     secret=True,
     more="Use it with iam_role_config.yml or prompt_caching.yml.",
     install_check="the key has no spaces, quotes or brackets, and only one kind of credentials is set",
     sample="",
 )
-AWS_PROFILE_NAME = Variable(
+AWS_PROFILE_NAME = _text(
     "AWS_PROFILE_NAME",
-    TEXT,
     "A profile of the file that AWS_SHARED_CREDENTIALS_FILE or AWS_CONFIG_FILE names.",
-    None,
     Section.CREDENTIALS,
     aliases=("AWS_PROFILE",),
     install_check="only one kind of credentials is set",
@@ -537,26 +518,17 @@ AWS_WEB_IDENTITY_TOKEN_FILE = Variable(
     Section.CREDENTIALS,
     install_check=_VISIBLE,
 )
-AWS_WEB_IDENTITY_TOKEN = Variable(
-    "AWS_WEB_IDENTITY_TOKEN",
-    TEXT,
-    "A web identity token, or where LiteLLM finds one.",
-    None,
-    Section.CREDENTIALS,
-    secret=True,
+AWS_WEB_IDENTITY_TOKEN = _text(
+    "AWS_WEB_IDENTITY_TOKEN", "A web identity token, or where LiteLLM finds one.", Section.CREDENTIALS, secret=True
 )
-AWS_ROLE_ARN = Variable(
+AWS_ROLE_ARN = _text(
     "AWS_ROLE_ARN",
-    TEXT,
     "The role for AWS_WEB_IDENTITY_TOKEN_FILE; LiteLLM itself reads AWS_ROLE_NAME.",
-    None,
     Section.CREDENTIALS,
 )
-AWS_CONTAINER_CREDENTIALS_FULL_URI = Variable(
+AWS_CONTAINER_CREDENTIALS_FULL_URI = _text(
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    TEXT,
     "Where a container gets its credentials, as ECS and EKS set it.",
-    None,
     Section.CREDENTIALS,
     aliases=("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
 )
@@ -627,11 +599,9 @@ ALL_PROXY = Variable(
     aliases=("all_proxy",),
     install_check=_PROXY_CHECK,
 )
-NO_PROXY = Variable(
+NO_PROXY = _text(
     "NO_PROXY",
-    TEXT,
     "Hosts that are reached without the proxy, separated by commas.",
-    None,
     Section.NETWORK,
     more="Install adds the instance metadata and this host.",
     aliases=("no_proxy",),
@@ -655,28 +625,22 @@ AWS_CA_BUNDLE = Variable(
 REQUESTS_CA_BUNDLE = Variable(
     "REQUESTS_CA_BUNDLE", PATH, "The trusted CAs for requests alone.", None, Section.NETWORK, install_check=_VISIBLE
 )
-AWS_ENDPOINT_URL_BEDROCK_RUNTIME = Variable(
+AWS_ENDPOINT_URL_BEDROCK_RUNTIME = _text(
     "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
-    TEXT,
     "Endpoints of single AWS services for the checks of litellmctl.",
-    None,
     Section.NETWORK,
     more="LiteLLM itself reads AWS_BEDROCK_RUNTIME_ENDPOINT.",
     aliases=("AWS_ENDPOINT_URL_BEDROCK", "AWS_ENDPOINT_URL_SERVICE_QUOTAS", "AWS_ENDPOINT_URL_AUTO_SCALING"),
 )
-AWS_EC2_METADATA_DISABLED = Variable(
+AWS_EC2_METADATA_DISABLED = _text(
     "AWS_EC2_METADATA_DISABLED",
-    TEXT,
     "With true, the instance metadata is not queried, neither for credentials nor for the region.",
-    None,
     Section.NETWORK,
 )
 
-AWS_EC2_METADATA_SERVICE_ENDPOINT = Variable(
+AWS_EC2_METADATA_SERVICE_ENDPOINT = _text(
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-    TEXT,
     "The URL of the instance metadata, or with _MODE the word IPv4 or IPv6.",
-    None,
     Section.NETWORK,
     aliases=("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE",),
 )
@@ -972,29 +936,23 @@ METRICS_KEY: Variable[str | None] = Variable(
 
 # --- LiteLLM and other providers -----------------------------------------------------------------------------------
 
-OPENAI_API_KEY = Variable("OPENAI_API_KEY", TEXT, "The key for models of OpenAI.", None, Section.LITELLM, secret=True)
-OPENAI_API_BASE = Variable("OPENAI_API_BASE", TEXT, "The base URL for models of OpenAI.", None, Section.LITELLM)
-LITELLM_DROP_PARAMS = Variable(
+OPENAI_API_KEY = _text("OPENAI_API_KEY", "The key for models of OpenAI.", Section.LITELLM, secret=True)
+OPENAI_API_BASE = _text("OPENAI_API_BASE", "The base URL for models of OpenAI.", Section.LITELLM)
+LITELLM_DROP_PARAMS = _text(
     "LITELLM_DROP_PARAMS",
-    TEXT,
     "With true, parameters that a model does not accept are dropped instead of refused.",
-    None,
     Section.LITELLM,
 )
-LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING = Variable(
+LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING = _text(
     "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING",
-    TEXT,
     "With true, LiteLLM adds cache points to requests for models of Anthropic.",
-    None,
     Section.LITELLM,
 )
-CUSTOM_TIKTOKEN_CACHE_DIR = Variable(
-    "CUSTOM_TIKTOKEN_CACHE_DIR", TEXT, "A folder with the files of tiktoken.", None, Section.LITELLM
+CUSTOM_TIKTOKEN_CACHE_DIR = _text(
+    "CUSTOM_TIKTOKEN_CACHE_DIR", "A folder with the files of tiktoken.", Section.LITELLM
 )
-UI_USERNAME = Variable(
-    "UI_USERNAME", TEXT, "The login of the Admin UI, which needs a database.", None, Section.LITELLM
-)
-UI_PASSWORD = Variable("UI_PASSWORD", TEXT, "The password of that login.", None, Section.LITELLM, secret=True)
+UI_USERNAME = _text("UI_USERNAME", "The login of the Admin UI, which needs a database.", Section.LITELLM)
+UI_PASSWORD = _text("UI_PASSWORD", "The password of that login.", Section.LITELLM, secret=True)
 
 # --- Development ---------------------------------------------------------------------------------------------------
 
@@ -1015,11 +973,9 @@ _DATABASE_CHECKS = (
     "the URL means the same to Prisma and to PostgreSQL's own programs, a connection to another host is encrypted,"
     " and the database accepts the login"
 )
-DATABASE_URL = Variable(
+DATABASE_URL = _text(
     "DATABASE_URL",
-    TEXT,
     "The PostgreSQL database of LiteLLM.",
-    None,
     Section.DATABASE,
     secret=True,
     unset="no database",
@@ -1027,48 +983,38 @@ DATABASE_URL = Variable(
     install_check=_DATABASE_CHECKS,
     sample="postgresql://litellm:PASSWORD@db.example.com:5432/litellm?sslmode=require",
 )
-DIRECT_URL = Variable(
+DIRECT_URL = _text(
     "DIRECT_URL",
-    TEXT,
     "The same database without the connection pool that DATABASE_URL goes through, for migrations.",
-    None,
     Section.DATABASE,
     secret=True,
     install_check=_DATABASE_CHECKS,
 )
-DATABASE_URL_READ_REPLICA = Variable(
+DATABASE_URL_READ_REPLICA = _text(
     "DATABASE_URL_READ_REPLICA",
-    TEXT,
     "A read replica of that database.",
-    None,
     Section.DATABASE,
     secret=True,
     install_check=_DATABASE_CHECKS,
 )
-DATABASE_HOST = Variable(
+DATABASE_HOST = _text(
     "DATABASE_HOST",
-    TEXT,
     "In place of DATABASE_URL: the host of the database, with :PORT if that is not 5432.",
-    None,
     Section.DATABASE,
     more="Needs DATABASE_USERNAME and DATABASE_NAME too.",
     install_check=_DATABASE_CHECKS,
 )
-DATABASE_USERNAME = Variable(
-    "DATABASE_USERNAME", TEXT, "The user of that database.", None, Section.DATABASE, install_check=_DATABASE_CHECKS
+DATABASE_USERNAME = _text(
+    "DATABASE_USERNAME", "The user of that database.", Section.DATABASE, install_check=_DATABASE_CHECKS
 )
-DATABASE_PASSWORD = Variable(
+DATABASE_PASSWORD = _text(
     "DATABASE_PASSWORD",
-    TEXT,
     "The password of that user, which needs no encoding.",
-    None,
     Section.DATABASE,
     secret=True,
     install_check=_DATABASE_CHECKS,
 )
-DATABASE_NAME = Variable(
-    "DATABASE_NAME", TEXT, "The name of that database.", None, Section.DATABASE, install_check=_DATABASE_CHECKS
-)
+DATABASE_NAME = _text("DATABASE_NAME", "The name of that database.", Section.DATABASE, install_check=_DATABASE_CHECKS)
 IAM_TOKEN_DB_AUTH = Variable(
     "IAM_TOKEN_DB_AUTH",
     SWITCH,
@@ -1078,11 +1024,9 @@ IAM_TOKEN_DB_AUTH = Variable(
     more="Needs DATABASE_HOST, DATABASE_USER, DATABASE_NAME and DATABASE_SSLMODE or DATABASE_SSLROOTCERT.",
     install_check=_DATABASE_CHECKS,
 )
-DATABASE_USER = Variable(
+DATABASE_USER = _text(
     "DATABASE_USER",
-    TEXT,
     "With IAM_TOKEN_DB_AUTH: the user of that database.",
-    None,
     Section.DATABASE,
     install_check=_DATABASE_CHECKS,
 )
@@ -1102,17 +1046,13 @@ AWS_RDS_REGION = Variable(
     Section.DATABASE,
     unset="the region in DATABASE_HOST, else AWS_REGION_NAME",
 )
-DATABASE_SCHEMA = Variable(
-    "DATABASE_SCHEMA", TEXT, "The schema in that database.", None, Section.DATABASE, unset="public"
+DATABASE_SCHEMA = _text("DATABASE_SCHEMA", "The schema in that database.", Section.DATABASE, unset="public")
+DATABASE_SSLMODE = _text(
+    "DATABASE_SSLMODE", "How TLS is used to that database: require or verify-full.", Section.DATABASE
 )
-DATABASE_SSLMODE = Variable(
-    "DATABASE_SSLMODE", TEXT, "How TLS is used to that database: require or verify-full.", None, Section.DATABASE
-)
-DATABASE_SSLROOTCERT = Variable(
+DATABASE_SSLROOTCERT = _text(
     "DATABASE_SSLROOTCERT",
-    TEXT,
     "The file of the authority that signed the certificate of that database.",
-    None,
     Section.DATABASE,
     more="Without DATABASE_SSLMODE it means verify-full.",
 )
@@ -1125,11 +1065,9 @@ DATABASE_CONNECTION_LIMIT: Variable[int | None] = Variable(
     runtime=True,
     unset="10, or fewer if the database accepts too few for NUM_WORKERS",
 )
-SALT_KEY: Variable[str | None] = Variable(
+SALT_KEY: Variable[str | None] = _text(
     "LITELLM_SALT_KEY",
-    TEXT,
     "The key with which LiteLLM encrypts the credentials and models that it stores in the database.",
-    None,
     Section.DATABASE,
     secret=True,
     unset="generated by the first install with a database",
@@ -1151,11 +1089,9 @@ ALLOW_PLAINTEXT_DATABASE = Variable(
 # --- Redis ---------------------------------------------------------------------------------------------------------
 
 _REDIS_CHECKS = "every part of LiteLLM reads the same from them, and Redis accepts the login and writes"
-REDIS_URL = Variable(
+REDIS_URL = _text(
     "REDIS_URL",
-    TEXT,
     "The Redis or Valkey server that all instances share.",
-    None,
     Section.REDIS,
     secret=True,
     unset="each worker counts and caches on its own",
@@ -1163,11 +1099,9 @@ REDIS_URL = Variable(
     " password: @ is %40.",
     install_check=_REDIS_CHECKS,
 )
-REDIS_HOST = Variable(
+REDIS_HOST = _text(
     "REDIS_HOST",
-    TEXT,
     "The host of the same in place of REDIS_URL, with the login and TLS in variables of their own.",
-    None,
     Section.REDIS,
     install_check=_REDIS_CHECKS,
     sample="redis.example.com",
@@ -1181,20 +1115,12 @@ REDIS_PORT = Variable(
     install_check=_REDIS_CHECKS,
     sample="6379",
 )
-REDIS_USERNAME: Variable[str | None] = Variable(
-    "REDIS_USERNAME",
-    TEXT,
-    "With REDIS_HOST: the user.",
-    None,
-    Section.REDIS,
-    unset="default",
-    install_check=_REDIS_CHECKS,
+REDIS_USERNAME: Variable[str | None] = _text(
+    "REDIS_USERNAME", "With REDIS_HOST: the user.", Section.REDIS, unset="default", install_check=_REDIS_CHECKS
 )
-REDIS_PASSWORD: Variable[str | None] = Variable(
+REDIS_PASSWORD: Variable[str | None] = _text(
     "REDIS_PASSWORD",
-    TEXT,
     "With REDIS_HOST: the password or auth token, which needs no encoding.",
-    None,
     Section.REDIS,
     secret=True,
     install_check=_REDIS_CHECKS,
@@ -1234,39 +1160,28 @@ REDIS_SSL_CERT_REQS = Variable(
     Section.REDIS,
     install_check=_REDIS_CHECKS,
 )
-REDIS_CLUSTER_NODES: Variable[str | None] = Variable(
+REDIS_CLUSTER_NODES: Variable[str | None] = _text(
     "REDIS_CLUSTER_NODES",
-    TEXT,
     "In place of REDIS_HOST: nodes of a cluster as JSON, also for ElastiCache Serverless.",
-    None,
     Section.REDIS,
     more='Such as [{"host": "cache.example.com", "port": 6379}].',
     install_check=_REDIS_CHECKS,
 )
-REDIS_SENTINEL_NODES: Variable[str | None] = Variable(
+REDIS_SENTINEL_NODES: Variable[str | None] = _text(
     "REDIS_SENTINEL_NODES",
-    TEXT,
     "In place of REDIS_HOST: Sentinels as JSON, with REDIS_SERVICE_NAME.",
-    None,
     Section.REDIS,
     more='Such as [["sentinel.example.com", 26379]]. litellmctl does not connect to them.',
     install_check=_REDIS_CHECKS,
 )
-REDIS_SERVICE_NAME: Variable[str | None] = Variable(
+REDIS_SERVICE_NAME: Variable[str | None] = _text(
     "REDIS_SERVICE_NAME",
-    TEXT,
     "With REDIS_SENTINEL_NODES: the name of the service that they watch.",
-    None,
     Section.REDIS,
     install_check=_REDIS_CHECKS,
 )
-REDIS_SENTINEL_PASSWORD: Variable[str | None] = Variable(
-    "REDIS_SENTINEL_PASSWORD",
-    TEXT,
-    "With REDIS_SENTINEL_NODES: the password of the Sentinels.",
-    None,
-    Section.REDIS,
-    secret=True,
+REDIS_SENTINEL_PASSWORD: Variable[str | None] = _text(
+    "REDIS_SENTINEL_PASSWORD", "With REDIS_SENTINEL_NODES: the password of the Sentinels.", Section.REDIS, secret=True
 )
 REDIS_AWS_IAM_AUTH = Variable(
     "REDIS_AWS_IAM_AUTH",
@@ -1277,19 +1192,15 @@ REDIS_AWS_IAM_AUTH = Variable(
     more="Needs TLS, REDIS_AWS_IAM_USER_NAME and REDIS_AWS_IAM_CACHE_NAME.",
     install_check=_REDIS_CHECKS,
 )
-REDIS_AWS_IAM_USER_NAME: Variable[str | None] = Variable(
+REDIS_AWS_IAM_USER_NAME: Variable[str | None] = _text(
     "REDIS_AWS_IAM_USER_NAME",
-    TEXT,
     "With REDIS_AWS_IAM_AUTH: the user, whose id and name are the same.",
-    None,
     Section.REDIS,
     install_check=_REDIS_CHECKS,
 )
-REDIS_AWS_IAM_CACHE_NAME: Variable[str | None] = Variable(
+REDIS_AWS_IAM_CACHE_NAME: Variable[str | None] = _text(
     "REDIS_AWS_IAM_CACHE_NAME",
-    TEXT,
     "With REDIS_AWS_IAM_AUTH: the id of the replication group, or the name of the serverless cache.",
-    None,
     Section.REDIS,
     install_check=_REDIS_CHECKS,
 )
