@@ -39,18 +39,10 @@ _LIMITS = ("models", "max_budget", "budget_duration", "tpm_limit", "rpm_limit")
 #: LiteLLM takes for a new key.
 CARRIED = (
     *_LIMITS,
-    *(
-        "access_group_ids",
-        "agent_id",
-        "aliases",
-        "allowed_cache_controls",
-        "allowed_routes",
-        "auto_rotate",
-        "blocked",
-    ),
-    *("budget_fallbacks", "budget_id", "budget_limits", "config", "key_alias", "key_type", "max_parallel_requests"),
-    *("metadata", "model_max_budget", "object_permission", "permissions", "project_id", "rotation_interval"),
-    *("router_settings", "spend", "team_id", "tpd_limit", "user_id"),
+    *("access_group_ids", "agent_id", "aliases", "allowed_cache_controls", "allowed_routes", "auto_rotate"),
+    *("blocked", "budget_fallbacks", "budget_id", "budget_limits", "config", "key_alias", "key_type"),
+    *("max_parallel_requests", "metadata", "model_max_budget", "object_permission", "permissions", "project_id"),
+    *("rotation_interval", "router_settings", "spend", "team_id", "tpd_limit", "user_id"),
 )
 
 

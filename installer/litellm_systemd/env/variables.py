@@ -77,16 +77,7 @@ def seconds(least: float, most: float = _DAY) -> ValueType[float]:
     return ValueType("seconds", f"is not a number of seconds from {limits}", parse, range=limits)
 
 
-_SWITCH_WORDS = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
+_SWITCH_WORDS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
 _LOG_LEVELS = frozenset({"CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET"})
 
 

@@ -290,8 +290,4 @@ def suppress_cancellation_logs() -> None:
 
 
 def _is_cancellation(record: logging.LogRecord) -> bool:
-    return bool(record.exc_info) and isinstance(record.exc_info, tuple) and _cancelled(record.exc_info[1])
-
-
-def _cancelled(error: BaseException | None) -> bool:
-    return isinstance(error, asyncio.CancelledError)
+    return isinstance(record.exc_info, tuple) and isinstance(record.exc_info[1], asyncio.CancelledError)
