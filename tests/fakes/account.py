@@ -100,7 +100,6 @@ class Account:
         return key
 
     def revoke(self, key: Key) -> None:
-        """Remove a key: from now on AWS rejects it as unknown."""
         with self._lock:
             self.keys.pop(key.access_key, None)
 

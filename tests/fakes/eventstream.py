@@ -17,7 +17,6 @@ _STRING = 7
 
 
 def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """Encode one message."""
     packed = b"".join(_header(name, value) for name, value in headers.items())
     prelude = struct.pack("!II", 16 + len(packed) + len(payload), len(packed))
     message = prelude + struct.pack("!I", zlib.crc32(prelude)) + packed + payload

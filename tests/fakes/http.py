@@ -106,7 +106,6 @@ def utc_now() -> datetime:
 class Server(ThreadingHTTPServer):
     """Serve `answer`, with TLS if there is a `context`. `clock` is the time in Date. `over` is set when it stops."""
 
-    daemon_threads = True
     request_queue_size = 128
 
     def __init__(

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.fakes.http import Reply, Request, serving
 
 _SERVICES = "opentelemetry.proto.collector"
 #: Path of each signal, with the module and class of its request.
@@ -42,7 +43,6 @@ class Collector:
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def named(self, name: str) -> list[Span]:
-        """The spans with a name."""
         return [each for each in list(self.spans) if each.name == name]
 
     def total(self, name: str) -> int:
@@ -72,39 +72,28 @@ def run_collector(port: int = 0) -> Iterator[Collector]:
     """A collector on `port` of 127.0.0.1, or on a free port."""
     collector = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(request: Request) -> Reply:
+        if request.method == "GET":
+            return Reply(body=json.dumps(_count(collector)).encode())
+        collector.requests.append((request.target, dict(request.headers)))
+        if collector.status == 200:
+            is_compressed = request.headers.get("content-encoding") == "gzip"
+            collector.receive(request.target, gzip.decompress(request.body) if is_compressed else request.body)
+        return Reply(collector.status)
 
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            collector.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
-            if collector.status == 200:
-                is_compressed = self.headers.get("Content-Encoding") == "gzip"
-                collector.receive(self.path, gzip.decompress(body) if is_compressed else body)
-            self.send_response(collector.status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def do_GET(self) -> None:
-            found: dict[str, dict[str, int]] = {}
-            for span in list(collector.spans):
-                of_process = found.setdefault(span.name, {})
-                of_process[span.instance] = of_process.get(span.instance, 0) + 1
-            for (name, instance), count in list(collector.counts.items()):
-                found.setdefault(name, {})[instance] = count
-            body = json.dumps(found).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        collector.port = server.server_address[1]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(answer, port=port) as server:
+        collector.port = server.server_port
         yield collector
-        server.shutdown()
+
+
+def _count(collector: Collector) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for span in list(collector.spans):
+        of_process = found.setdefault(span.name, {})
+        of_process[span.instance] = of_process.get(span.instance, 0) + 1
+    for (name, instance), count in list(collector.counts.items()):
+        found.setdefault(name, {})[instance] = count
+    return found
 
 
 def main(port: int) -> None:

@@ -62,12 +62,10 @@ class Refused(Exception):
 
 
 def refuse(status: int, code: str, message: str, field: str = "message") -> Refused:
-    """Create the exception for an error response."""
     return Refused(Refusal(status, code, message, field))
 
 
 def denied(arn: str, action: str, resource: str) -> Refused:
-    """Create the exception for a missing permission."""
     words = f"because no identity-based policy allows the {action} action"
     message = f"User: {arn} is not authorized to perform: {action} on resource: {resource} {words}"
     return refuse(403, "AccessDeniedException", message, "Message")

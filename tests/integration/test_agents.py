@@ -7,12 +7,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import openai
 import pytest
 
 from tests.fakes import Cloud, run_cloud
+from tests.fakes.http import Reply, Request, serving
 from tests.fakes.thinking import THOUGHT
 from tests.integration.runtime_service import KEY, Service, environment
 
@@ -39,36 +38,13 @@ model_list:
 """
 
 
-class Native(ThreadingHTTPServer):
-    """A provider with a Responses API of its own. It records the bodies, and refuses each."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Refusing)
-        self.bodies: list[dict[str, Any]] = []
-
-
-class _Refusing(BaseHTTPRequestHandler):
-    server: Native
-
-    def do_POST(self) -> None:
-        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(400)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
 @dataclass
 class Gateway:
-    """The service with the default configuration."""
+    """The service with the default configuration. `native` are the bodies that the other provider has refused."""
 
     service: Service
     aws: Cloud
-    native: Native
+    native: list[dict[str, Any]]
     url: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,17 +85,19 @@ def black_hole() -> Iterator[str]:
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("agents")
     shutil.copytree(CONFIGS / "shared", folder / "shared")
-    native = Native()
-    threading.Thread(target=native.serve_forever, daemon=True).start()
+    bodies: list[dict[str, Any]] = []
+
+    def refuse(request: Request) -> Reply:
+        bodies.append(json.loads(request.body))
+        return Reply(400)
+
     text = (CONFIGS / "iam_role_config.yml").read_text()
-    with run_cloud() as aws, black_hole() as dropped:
-        models = MODELS.format(black_hole=dropped, native=f"http://127.0.0.1:{native.server_port}")
+    with run_cloud() as aws, black_hole() as dropped, serving(refuse) as native:
+        models = MODELS.format(black_hole=dropped, native=native.url)
         (folder / "shared/my_models.yml").write_text(models)
         with Service(folder, text, AWS_REGION_NAME="us-east-1", **aws.environment) as service:
             service.await_ready()
-            yield Gateway(service, aws, native)
-    native.shutdown()
-    native.server_close()
+            yield Gateway(service, aws, bodies)
 
 
 def test_thinking_arrives_once(gateway: Gateway) -> None:
@@ -190,8 +168,8 @@ def test_other_providers_decide_themselves(gateway: Gateway) -> None:
     """A provider with a Responses API of its own gets `previous_response_id` and its web search."""
     body = {"model": "native", "input": "hi", "previous_response_id": "resp_1", "tools": [{"type": "web_search"}]}
     gateway.post("/v1/responses", body)
-    assert gateway.native.bodies, gateway.service.log()
-    sent = gateway.native.bodies[-1]
+    assert gateway.native, gateway.service.log()
+    sent = gateway.native[-1]
     assert (sent["previous_response_id"], sent["tools"]) == ("resp_1", [{"type": "web_search"}])
 
 

@@ -8,30 +8,28 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.http import Reply, serving
 from tests.integration.runtime_service import Service, is_alive, post_chat, wait_for
 
 
-class Upstream(ThreadingHTTPServer):
+@dataclass
+class Upstream:
     """A model provider whose streams end when the test decides."""
 
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.finish = threading.Event()
+    url: str
+    finish: threading.Event
 
     @property
     def config(self) -> str:
-        base = f"http://127.0.0.1:{self.server_port}/v1"
         return f"""
 model_list:
   - model_name: slow
-    litellm_params: {{model: openai/slow, api_key: none, api_base: "{base}"}}
+    litellm_params: {{model: openai/slow, api_key: none, api_base: "{self.url}/v1"}}
   - model_name: demo
     litellm_params: {{model: openai/demo, api_key: none, mock_response: hello}}
 general_settings:
@@ -39,44 +37,27 @@ general_settings:
 """
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Upstream
+def stream_until(finish: threading.Event) -> Iterator[bytes]:
+    yield build_event({"role": "assistant", "content": "begin "})
+    while not finish.wait(0.1):
+        yield build_event({"content": "."})
+    yield build_event({"content": " end"})
+    yield b"data: [DONE]\n\n"
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        self._send_delta({"role": "assistant", "content": "begin "})
-        while not self.server.finish.wait(0.1):
-            self._send_delta({"content": "."})
-        self._send_delta({"content": " end"})
-        self._write("[DONE]")
 
-    def _send_delta(self, delta: dict[str, str]) -> None:
-        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "slow"}
-        self._write(json.dumps({**chunk, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}))
-
-    def _write(self, data: str) -> None:
-        try:
-            self.wfile.write(f"data: {data}\n\n".encode())
-        except OSError:  # the client has disconnected
-            self.server.finish.set()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
+def build_event(delta: dict[str, str]) -> bytes:
+    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "slow", "choices": [choice]}
+    return f"data: {json.dumps(chunk)}\n\n".encode()
 
 
 @contextmanager
 def run_upstream() -> Iterator[Upstream]:
-    """Run the upstream in a thread."""
-    with Upstream() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.finish.set()
-        server.shutdown()
-        thread.join()
+    finish = threading.Event()
+    kind = {"Content-Type": "text/event-stream"}
+    with serving(lambda _: Reply(headers=kind, chunks=stream_until(finish))) as server:
+        yield Upstream(server.url, finish)
+        finish.set()
 
 
 @pytest.fixture

@@ -6,9 +6,7 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +15,7 @@ import pytest
 
 from litellm_systemd.gateway.config import GatewayConfig, read_config
 from litellm_systemd.gateway.snapshot import read_shipped
+from tests.fakes.http import Reply, Request, serving
 from tests.integration.litellm_process import OFFLINE, Gateway, run_litellm
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -26,44 +25,29 @@ WORKSHOP = "bedrock-converse-us-claude-3-7-sonnet-v1"
 QUESTION = [{"role": "user", "content": "what llm are you"}]
 
 
-class Bedrock(ThreadingHTTPServer):
+class Bedrock:
     """Answers Converse, refuses the models in `failing`, and records each call: model, headers, body."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Converse)
-        self.calls: list[tuple[str, dict[str, str], dict[str, Any]]] = []
+        self.calls: list[tuple[str, Mapping[str, str], dict[str, Any]]] = []
         self.failing: set[str] = set()
+        self.url = ""
 
     @property
     def models(self) -> list[str]:
         return [model for model, _, _ in self.calls]
 
+    def answer(self, request: Request) -> Reply:
+        matched = re.fullmatch(r"/model/(.+)/converse", unquote(request.target))
+        model = matched[1] if matched else request.target
+        self.calls.append((model, request.headers, json.loads(request.body)))
+        if matched and model not in self.failing:
+            return _reply(200, _converse_answer(f"hello from {model}"))
+        return _reply(403, {"message": "You don't have access to the model with the specified model ID."})
 
-class _Converse(BaseHTTPRequestHandler):
-    server: Bedrock
 
-    def do_POST(self) -> None:
-        matched = re.fullmatch(r"/model/(.+)/converse", unquote(self.path))
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        model = matched[1] if matched else self.path
-        self.server.calls.append((model, {name.lower(): value for name, value in self.headers.items()}, body))
-        if matched and model not in self.server.failing:
-            self._answer(200, _converse_answer(f"hello from {model}"))
-        else:
-            self._answer(403, {"message": "You don't have access to the model with the specified model ID."})
-
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing: `calls` has the requests."""
+def _reply(status: int, content: dict[str, Any]) -> Reply:
+    return Reply(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
 
 def _converse_answer(text: str) -> dict[str, Any]:
@@ -77,10 +61,10 @@ def _converse_answer(text: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Bedrock]:
-    with Bedrock() as bedrock:
-        threading.Thread(target=bedrock.serve_forever, daemon=True).start()
+    bedrock = Bedrock()
+    with serving(bedrock.answer) as running:
+        bedrock.url = running.url
         yield bedrock
-        bedrock.shutdown()
 
 
 @pytest.fixture
@@ -91,8 +75,7 @@ def bedrock(server: Bedrock) -> Bedrock:
 
 
 def gateway_of(name: str, server: Bedrock, **environ: str) -> Any:
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    return run_litellm(CONFIGS / name, {"AWS_BEDROCK_RUNTIME_ENDPOINT": endpoint, **environ})
+    return run_litellm(CONFIGS / name, {"AWS_BEDROCK_RUNTIME_ENDPOINT": server.url, **environ})
 
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDFROMENV", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION_NAME": REGION}

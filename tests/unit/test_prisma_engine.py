@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import platform
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -35,6 +33,7 @@ from litellm_systemd.releases.bundle import Target
 from litellm_systemd.releases.prisma_parts import engine_digest, find_engine, with_engine
 from litellm_systemd.releases.requirements_lock import additions_of, lock_digest
 from litellm_systemd.releases.source import find_source
+from tests.fakes.http import Reply, Request, serving
 from tests.ports import free_port
 
 LOCK = "a==1 --hash=sha256:00\n# with: database\n# needs: psycopg\n# with: sentry\nb==1 --hash=sha256:11\n"
@@ -46,25 +45,12 @@ def mirror(content: bytes | None) -> Iterator[tuple[str, list[str]]]:
     """A server with the paths of Prisma's, which sends `content`, or 404. Gives its URL and the requested paths."""
     paths: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            paths.append(self.path)
-            self.send_response(200 if content is not None else 404)
-            self.end_headers()
-            self.wfile.write(content or b"")
+    def answer(request: Request) -> Reply:
+        paths.append(request.target)
+        return Reply(404) if content is None else Reply(body=content)
 
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/prisma/", paths
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(answer) as server:
+        yield f"{server.url}/prisma/", paths
 
 
 def script(folder: Path, text: str = SCRIPT) -> Path:
