@@ -18,9 +18,9 @@ from box import Box, BoxError, Namespaces
 
 from .command_line import require_box
 from .figures import judge, summarize, summarize_events, summarize_load
-from .measure import FULL, QUICK, Bench, Scale, say
+from .measure import FULL, QUICK, Bench, Scale
 from .peers import OURS, PEERS, Peer, stop
-from .table import render, write_between_markers
+from .table import render, say, write_between_markers
 
 _DOCS = box_images.REPOSITORY / "docs"
 

@@ -25,7 +25,7 @@ from tests.attacks.client import Measured, Noticed, Service, attack, watch
 from tests.integration import litellm_process, runtime_service
 from tests.ports import free_port
 
-from .table import as_markdown, here_and_now, write_between_markers
+from .table import as_markdown, here_and_now, say, write_between_markers
 
 _PAGE = Path(__file__).resolve().parents[2] / "docs/security.md"
 _CONFIG = runtime_service.CONFIG % "hello"
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(69, f"no benchmark: not in PATH: {', '.join(missing)}. To install them: {_INSTALL}\n")
     busy, results = os.getloadavg()[0], {}
     for name in options.peer:
-        _say(f"* {name}")
+        say(f"* {name}")
         with PEERS[name]() as service:
             results[name] = _measure(service, options.attack, options.seconds)
     load = f"Load of the machine before: {busy:.1f}, after: {os.getloadavg()[0]:.1f}."
@@ -124,7 +124,7 @@ def _measure(service: Service, attacks: Sequence[str], seconds: float) -> Result
         quiet = _wait(service, seconds)
         found = attack(service, [name], "--seconds", str(seconds), rate=_RATE)
         results[name] = quiet, found
-        _say(f"  {name}: {_cell(quiet, found)}, {found.outcomes[name]}, {dict(found.noticed.failures)}")
+        say(f"  {name}: {_cell(quiet, found)}, {found.outcomes[name]}, {dict(found.noticed.failures)}")
         _recover(service)
     return results
 
@@ -139,11 +139,6 @@ def _recover(service: Service) -> None:
 def _wait(service: Service, seconds: float) -> Noticed:
     end = time.monotonic() + seconds
     return watch(service, lambda: time.monotonic() > end, _RATE)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 # --- peers ---

@@ -32,7 +32,6 @@ _WARM_UP = 50
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.database", description=__doc__)
     parser.add_argument("--requests", type=int, default=400, metavar="N", help="in a round")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")

@@ -21,8 +21,7 @@ from doctor_helpers import INSTALLED, doctor, ids, sh
 from service import set_env, set_up
 
 from .command_line import run
-from .measure import say
-from .table import as_markdown, here_and_now, spread
+from .table import as_markdown, here_and_now, say, spread
 
 #: Seconds.
 _GOAL = 5.0

@@ -20,8 +20,7 @@ from fleet_load import Outcome, loaded
 from service import ctl
 
 from .command_line import run
-from .measure import say
-from .table import as_markdown, here_and_now
+from .table import as_markdown, here_and_now, say
 
 _INSTANCES = 3
 #: Seconds of a load, unless an event takes longer.
@@ -33,7 +32,6 @@ _TARGET = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables."""
     return run("fleet", __doc__.partition("\n")[0], 1, _measure, argv)
 
 

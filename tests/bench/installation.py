@@ -22,8 +22,7 @@ from litellm_systemd.releases.source import find_source
 from tests.bundle import WHEELS
 
 from .command_line import run
-from .measure import say
-from .table import as_markdown, here_and_now, spread
+from .table import as_markdown, here_and_now, say, spread
 
 _CTL = "/usr/local/bin/litellmctl"
 _LOCK = box_images.REPOSITORY / "installer/litellm_systemd/requirements.lock"

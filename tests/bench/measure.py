@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from box import Box, BoxError
 
 from . import peers
 from .figures import CTL_RESTART, KILL_MAIN, KILL_WORKER, RELOAD, RESTART
+from .table import say
 
 _INSIDE = Path(__file__).with_name("inside")
 _HOME = "/opt/bench"
@@ -40,11 +40,6 @@ FULL = Scale(rounds=3, levels=(1, 16, 64, 256), seconds=4, warm=0.5, before=0.5,
 QUICK = Scale(rounds=1, levels=(1, 16), seconds=1, warm=0.3, before=0.3, after=1, reloads=2, restarts=1)
 
 
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 @dataclass
 class Bench:
     """A box with all peers, and the measurements of them."""
@@ -67,7 +62,6 @@ class Bench:
         return found
 
     def run_round(self, peer: peers.Peer) -> dict[str, Any]:
-        """Run all measurements of one peer once."""
         say(f"  {peer.title}: start")
         result: dict[str, Any] = {"start": self._start(peer)}
         self.measure("settle", unit=peer.unit)

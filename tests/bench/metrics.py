@@ -30,7 +30,6 @@ _Measure = Callable[..., dict[str, float]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.metrics", description=__doc__)
     parser.add_argument("--requests", type=int, default=300, metavar="N", help="in a round")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")

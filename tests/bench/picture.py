@@ -49,7 +49,6 @@ _PANELS = (
 
 
 def draw(results: dict[str, Any], folder: Path) -> Path:
-    """Write benchmark.png."""
     mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 8.5, "text.color": _TEXT})
     figure = Figure(figsize=_INCHES, dpi=_DOTS)
     _draw_card(figure)

@@ -59,7 +59,6 @@ _COLLECTORS: dict[str, Callable[[], None]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile_request", description=__doc__)
     parser.add_argument("--requests", type=int, default=300, metavar="N", help="in a round")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
@@ -88,7 +87,6 @@ def _show(kind: str, litellm: float, ours: dict[str, float]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

@@ -21,7 +21,6 @@ _WORKERS = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile_start", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--packages", type=int, default=12, metavar="N", help="the number of packages to print")

@@ -32,7 +32,6 @@ _ANSWERS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.routes", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of the measurement of processor time")
     parser.add_argument("--record", action="store_true", help="write the tables in docs/routes.md")

@@ -32,8 +32,8 @@ from .inside.chat import build_request
 from .queueing import Agents, Cost, Outcome, simulate
 from .sizing import Shared, Turn, render_plan
 from .stream_figures import CHAT, MESSAGES, RESPONSES, Case
-from .streams import OURS_ONE, Running, Stream, run_direct, run_peer, run_upstream, say, settle
-from .table import Rows, as_markdown, here_and_now, write_between_markers
+from .streams import OURS_ONE, Running, Stream, run_direct, run_peer, run_upstream, settle
+from .table import Rows, as_markdown, here_and_now, say, write_between_markers
 
 #: An agent of the measured run. The upstream answers at once, as the time to a model's first event adds no work.
 AGENTS = Agents(count=1, think=2.0, wait=0.0, events=100, pause=0.02)

@@ -30,7 +30,7 @@ from tests.processes import descendants, processor
 from .inside.chat import Connection, build_request
 from .peers import PLAIN, TWO, Peer
 from .stream_figures import CASES, Case, Cell, render
-from .table import here_and_now, write_between_markers
+from .table import here_and_now, say, write_between_markers
 
 OURS_ONE = Peer("ours1", "litellm-systemd, 1 worker", "", 1, None)
 OURS_TWO = Peer("ours2", "litellm-systemd, 2 workers", "", 2, None)
@@ -150,11 +150,6 @@ def _warm_up(service: Running, upstream: Running, case: Case, level: int) -> Non
     """Run short streams. Raises RuntimeError if one of them fails."""
     if failures := uvloop.run(_run_cell(service, upstream, case, level, (_SHORT,), 0)).failures:
         raise RuntimeError(f"{case.title} doesn't work: {dict(failures)}")
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _report(peer: Peer, case: Case, level: int, cell: Cell) -> None:

@@ -73,7 +73,6 @@ def _count(loader: Any, execute: Any) -> None:
 
 
 def main() -> int:
-    """Run the service."""
     file = Path(sys.argv[1])
     mark(file, "interpreter")
     _count_packages()

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.database import Cluster, Database, why_no_database
+from tests.integration.stub_gateway import Stub, stub
 from tests.redis import Redis, why_no_redis
 from tests.skipping import refuse
 
@@ -21,6 +22,13 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("litellm_systemd.aws.sources.METADATA_TIMEOUT", 20.0)
     monkeypatch.setattr("litellm_systemd.doctor.check_network._TIMEOUT", 60.0)
+
+
+@pytest.fixture
+def server() -> Iterator[Stub]:
+    """A gateway that behaves as the test says."""
+    with stub() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,6 @@ def tool_answer(messages: list[Any]) -> dict[str, Any]:
 
 
 def healthy(handler: Handler) -> None:
-    """The response of a healthy gateway."""
     if handler.path == "/health/liveliness":
         handler.reply(200, json.dumps("I'm alive!"))
     elif handler.path == "/health/readiness":
@@ -143,8 +142,6 @@ class Stub(ThreadingHTTPServer):
     `released` is set when the test is over: an answer that waits for it never comes in time.
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.faults: dict[str, Answerer] = {}
@@ -161,7 +158,6 @@ class Stub(ThreadingHTTPServer):
 
 @contextmanager
 def stub() -> Iterator[Stub]:
-    """Run a stub until the block ends."""
     server = Stub()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

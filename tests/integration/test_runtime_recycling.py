@@ -64,15 +64,3 @@ def test_recycling_under_load(tmp_path: Path) -> None:
         assert service.stop() == 0
     assert "<3>" not in service.log()
     assert "<4>worker " not in service.log()
-
-
-def test_low_memory_limit(tmp_path: Path) -> None:
-    """A memory limit that a new worker exceeds logs one warning and recycles no worker."""
-    with Service(tmp_path, WORKER_MEMORY_LIMIT="64") as service:
-        service.await_ready()
-        workers = service.workers()
-        line = service.await_log("WORKER_MEMORY_LIMIT=64 has no effect: a new worker already uses ")
-        assert line.startswith("<4>")
-        assert int(line.split()[-2]) > 64
-        assert service.workers() == workers
-        assert service.stop() == 0

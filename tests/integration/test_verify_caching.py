@@ -19,7 +19,7 @@ from litellm_systemd.verify.run import Scope, verify
 from tests.fakes import Cloud, run_cloud
 from tests.integration.litellm_process import KEY, run_litellm
 from tests.integration.stub_gateway import KEY as STUB_KEY
-from tests.integration.stub_gateway import Answerer, Handler, Stub, healthy, stub
+from tests.integration.stub_gateway import Answerer, Handler, Stub, healthy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MODEL = "claude-sonnet-5-5"
@@ -112,12 +112,6 @@ NOTHING = {"prompt_tokens": 6000, "completion_tokens": 1}
 WRITTEN = {"prompt_tokens": 6000, "cache_creation_input_tokens": 5990, "cache_read_input_tokens": 0}
 OPENAI = {"prompt_tokens": 6000, "prompt_tokens_details": {"cached_tokens": 5888}}
 OTHER = {"prompt_tokens": 6000, "prompt_tokens_details": {"cached_tokens": 7}}
-
-
-@pytest.fixture
-def server() -> Iterator[Stub]:
-    with stub() as running:
-        yield running
 
 
 def ask(server: Stub, answer: Answerer, *, caching: bool = True) -> Report:

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -45,12 +45,6 @@ TOOLS, MESSAGES, MESSAGES_STREAMED, RESPONSES = APIS = (
 )
 ASKED = (*CHATS, *APIS)
 NAMES = ("liveliness", "readiness", "models", "refuses a missing key", "refuses a wrong key", *ASKED)
-
-
-@pytest.fixture
-def server() -> Iterator[Stub]:
-    with stub() as running:
-        yield running
 
 
 def ask(server: Stub) -> Report:

@@ -28,6 +28,7 @@ from litellm_systemd.commands.config_files import shipped_config
 from litellm_systemd.env.secret_references import find_references
 from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.gateway.models import build_served
+from tests.cloudformation import as_list
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REGIONS = ("us-east-1", "ca-central-1", "eu-west-2", "ap-northeast-1", "ap-southeast-2", "ap-south-1", "sa-east-1")
@@ -67,10 +68,10 @@ def shipped_policy(region: str) -> Any:
 def allows(policy: Any, action: str, arn: str, **context: str) -> bool:
     """Whether IAM would allow it, by the rules of its evaluation that these policies use."""
     return any(
-        action in _all(statement["Action"])
-        and any(fnmatchcase(arn, pattern) for pattern in _all(statement["Resource"]))
+        action in as_list(statement["Action"])
+        and any(fnmatchcase(arn, pattern) for pattern in as_list(statement["Resource"]))
         and all(
-            any(fnmatchcase(context.get(key, ""), pattern) for pattern in _all(values))
+            any(fnmatchcase(context.get(key, ""), pattern) for pattern in as_list(values))
             for test in statement.get("Condition", {}).values()
             for key, values in test.items()
         )
@@ -78,15 +79,11 @@ def allows(policy: Any, action: str, arn: str, **context: str) -> bool:
     )
 
 
-def _all(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
-
-
 @pytest.mark.parametrize("region", REGIONS)
 def test_parliament_finds_nothing(region: str) -> None:
     """Actions, condition keys and types of ARN exist at AWS, in every geography."""
     policy = shipped_policy(region)
-    counting = [statement for statement in policy["Statement"] if set(_all(statement["Action"])) <= NEWER]
+    counting = [statement for statement in policy["Statement"] if set(as_list(statement["Action"])) <= NEWER]
     assert [each["Sid"] for each in counting] == ["CountTokens"]
     policy["Statement"] = [each for each in policy["Statement"] if each not in counting]
     found = parliament.analyze_policy_string(json.dumps(policy)).findings
@@ -94,7 +91,7 @@ def test_parliament_finds_nothing(region: str) -> None:
     assert [str(finding) for finding in found if finding.issue != "RESOURCE_MISMATCH"] == []
     for statement in policy["Statement"]:
         for arn in statement["Resource"]:
-            assert set(_all(statement["Action"])) <= (_actions_on(arn) if arn != "*" else ON_NOTHING), arn
+            assert set(as_list(statement["Action"])) <= (_actions_on(arn) if arn != "*" else ON_NOTHING), arn
 
 
 def _actions_on(arn: str) -> set[str]:
@@ -189,7 +186,7 @@ def test_no_more_than_needed() -> None:
     assert not allows(policy, "bedrock:InvokeModel", profile.replace("us-east-1", "us-west-2"))
     assert not allows(policy, "bedrock:InvokeModel", f"arn:aws:bedrock:eu-west-1::foundation-model/{SONNET}", **way)
     assert not allows(policy, "bedrock:InvokeModel", "arn:aws:bedrock:us-east-1::foundation-model/x", **way)
-    actions = {action for statement in policy["Statement"] for action in _all(statement["Action"])}
+    actions = {action for statement in policy["Statement"] for action in as_list(statement["Action"])}
     assert actions == {
         "bedrock:InvokeModel",
         "bedrock:InvokeModelWithResponseStream",
@@ -216,7 +213,7 @@ def test_calls_and_queries_are_separate() -> None:
     """The permissions of the service and those of `models` are separate statements, so that either can be removed."""
     statements = policy_of(f"bedrock/us.{SONNET}", f"bedrock/{SONNET}")["Statement"]
     for statement in statements:
-        reads = [action.startswith(("bedrock:Get", "servicequotas:")) for action in _all(statement["Action"])]
+        reads = [action.startswith(("bedrock:Get", "servicequotas:")) for action in as_list(statement["Action"])]
         assert all(reads) or not any(reads)
     asking = {"Version": "2012-10-17", "Statement": [each for each in statements if each["Sid"].startswith("Ask")]}
     assert allows(asking, "bedrock:GetFoundationModel", f"arn:aws:bedrock:us-east-1::foundation-model/{SONNET}")

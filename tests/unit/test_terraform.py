@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cloudformation import FLEET, Stack, read_stack, user_data
+from tests.cloudformation import FLEET, Stack, as_list, read_stack, user_data
 from tests.skipping import refuse
 from tests.terraform import MODULE, read_module, render_template
 
@@ -178,10 +178,6 @@ def test_role(module: Module, stack: Stack) -> None:
         "arn:${local.partition}:iam::aws:policy/service-role/AmazonRDSEnhancedMonitoringRole",
         "${var.model_policy_arn}",
     }
-
-
-def as_list(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
 
 
 def test_ports(module: Module, stack: Stack) -> None:

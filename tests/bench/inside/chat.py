@@ -24,7 +24,6 @@ _Opened = TypeVar("_Opened", bound="Connection")
 
 
 def build_request(method: str, path: str, body: bytes = b"", bearer: str = "") -> bytes:
-    """An HTTP/1.1 request, as bytes."""
     head = [f"{method} {path} HTTP/1.1", f"Host: {HOST}:{PORT}", "Content-Type: application/json"]
     head += [f"Authorization: Bearer {bearer}"] if bearer else []
     return "\r\n".join([*head, f"Content-Length: {len(body)}", "", ""]).encode() + body
