@@ -96,7 +96,6 @@ class Cluster(Server):
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop it for the block."""
         self.stop()
         try:
             yield

@@ -30,7 +30,6 @@ def _throttle(handler: Handler) -> None:
 
 
 def main() -> int:
-    """Write the picture."""
     program = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if program is None:
         sys.exit("there is no Chromium: apt-get install chromium-headless-shell")

@@ -121,7 +121,6 @@ class Server:
             return cursor.fetchall() if cursor.description else []
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run a program of PostgreSQL."""
         done = subprocess.run(
             (*self._prefix, str(self._programs / program), *arguments),
             cwd="/",

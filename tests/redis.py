@@ -186,7 +186,6 @@ class Redis:
         return reply
 
     def list_keys(self) -> list[str]:
-        """All keys, in order."""
         return sorted(self.execute("KEYS", "*").splitlines())
 
     def _lines(self) -> Iterator[str]:

@@ -50,7 +50,6 @@ def _sentence(text: str) -> str:
 
 
 def render() -> str:
-    """The page."""
     rows = (
         f"| {one.name} | {_message(one.name)} | {one.aws} | {one.cause}. | {_sentence(one.remedy)} |"
         for one in REFUSALS

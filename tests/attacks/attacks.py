@@ -108,7 +108,6 @@ async def send_endless_headers(target: Target, bounds: Bounds, key: str) -> Outc
 
 
 async def send_many_headers(target: Target, bounds: Bounds, key: str) -> Outcome:
-    """Headers without an end."""
     piece = b"X-Header: 0123456789\r\n" * (PIECE // 22)
     return await _send_endless(target, bounds, [(b"GET / HTTP/1.1\r\nHost: localhost\r\n", piece)], _HEADERS // 2)
 
@@ -125,7 +124,6 @@ async def send_large_bodies(target: Target, bounds: Bounds, key: str) -> Outcome
 
 
 async def hold_silent(target: Target, bounds: Bounds, key: str) -> Outcome:
-    """Open connections and send nothing."""
     return await _hold(target, bounds, 2000, b"", b"")
 
 

@@ -110,7 +110,6 @@ class LiteLLM:
 
 @contextmanager
 def run_litellm() -> Iterator[LiteLLM]:
-    """Run the process until the block ends."""
     environ = {"PATH": os.environ["PATH"], "HOME": tempfile.gettempdir(), "AWS_EC2_METADATA_DISABLED": "true"}
     environ |= coverage_variables()
     argv = (sys.executable, "-m", "tests.integration.authentication_parity")

@@ -82,7 +82,6 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run_runtime(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the runtime."""
     argv = (sys.executable, "-m", "litellm_systemd.runtime", *arguments)
     return subprocess.run(
         argv, env=environment(**variables), capture_output=True, text=True, timeout=DEADLINE, check=False

@@ -54,7 +54,6 @@ INDEXES = (
 
 @pytest.fixture
 def empty(cluster: Cluster) -> Iterator[Database]:
-    """An empty database."""
     database = cluster.create_database(empty=True)
     yield database
     cluster.drop_database(database)

@@ -60,7 +60,6 @@ class _Tunnel(socketserver.StreamRequestHandler):
 
 @contextmanager
 def proxy_to(url: str, authority: trustme.CA) -> Iterator[Proxy]:
-    """Run a proxy that forwards every request to `url`."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(HOST).configure_cert(tls)
     parts = urlsplit(url)

@@ -21,8 +21,6 @@ def upstream() -> Iterator[Upstream]:
 
 
 class Foreground(Service):
-    """A service that owns its port."""
-
     owns_port = True
 
 

@@ -66,7 +66,6 @@ SERVICE = ("liveliness", "readiness", "models", "refuses a missing key", "refuse
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A service with LiteLLM that is ready."""
     with stub() as upstream:
         upstream.faults = {f"{kind}/v1/chat/completions": be_agent for kind in ("", "streamed ")}
         config = CONFIG.replace("%PORT%", str(upstream.server_port))

@@ -63,7 +63,6 @@ def replace_variables(expression: str) -> str:
 
 
 def list_alerts() -> list[Mapping[str, Any]]:
-    """The alert rules."""
     [group] = yaml.safe_load(read_config(RULES))["groups"]
     rules: list[Mapping[str, Any]] = group["rules"]
     return rules

@@ -58,7 +58,6 @@ def host(folder: Path, environment: str = "", active: str = "") -> Layout:
 
 
 def codes(report: Report) -> list[str]:
-    """The codes of the findings."""
     return [finding["code"] for finding in report.data["findings"]]
 
 

@@ -13,7 +13,6 @@ FOLDER = REPOSITORY / "tests/clients"
 
 
 def version(program: Program) -> str:
-    """The pinned version of a program."""
     if program.name.endswith("-python") or program.package == "aider-chat":
         requirements = "".join(path.read_text() for path in FOLDER.glob("*.txt"))
         return str(re.findall(rf"^{program.package}==(\S+)$", requirements, re.MULTILINE)[0])

@@ -102,7 +102,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Snapshot, list[
 
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
-    """The snapshot of a later version."""
     if not LATER.is_dir():
         pytest.skip("no second LiteLLM: scripts/test.sh installs it")
     return taken_from(LATER, [], tmp_path_factory.mktemp("later") / "litellm.json")[0]

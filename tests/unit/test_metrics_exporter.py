@@ -55,8 +55,6 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Exporter:
-    """An exporter, and a client of it."""
-
     def __init__(self, listener: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self.address, self.process = listener.getsockname(), process
 
