@@ -53,7 +53,7 @@ def read_regular(path: Path, limit: int = MAX_SIZE) -> bytes:
     return _read(os.open(path, _READ), limit)
 
 
-def read_in_folder(name: str, folder: int, limit: int = MAX_SIZE) -> tuple[bytes, os.stat_result]:
+def read_in_folder(name: str, folder: int) -> tuple[bytes, os.stat_result]:
     """The content and the status of a regular file in an open folder; it follows no link.
 
     Raises:
@@ -62,7 +62,7 @@ def read_in_folder(name: str, folder: int, limit: int = MAX_SIZE) -> tuple[bytes
     _require_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
     handle = os.open(name, _READ | os.O_NOFOLLOW, dir_fd=folder)
     status = os.fstat(handle)
-    return _read(handle, limit), status
+    return _read(handle, MAX_SIZE), status
 
 
 def read_trusted(path: Path, limit: int = MAX_SIZE) -> bytes:

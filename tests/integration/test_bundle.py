@@ -129,7 +129,7 @@ def test_bill_of_materials(bundle: Path, release: Path) -> None:
 def test_release_that_cannot_be_imported(bundle: Path, release: Path, package: str) -> None:
     """A venv that cannot import the service or LiteLLM is rejected with the reason and becomes no release."""
     source, python = open_bundle(bundle), str(release / "bin/python")
-    assert try_release(python, source.lock, source.version).versions["litellm"]
+    assert try_release(python, source.lock, source.version).startswith("3.")
     [module] = release.glob(f"lib/python*/site-packages/{package}/__init__.py")
     original = module.read_text(encoding="utf-8")
     module.write_text("raise ImportError('spoiled on purpose')\n", encoding="utf-8")

@@ -205,10 +205,10 @@ class Box(Guest):
             self._nspawn.wait(timeout=60)
         self._reset_power_state()
 
-    def reboot(self, *, deadline: float = 240, degraded: bool = False) -> None:
+    def reboot(self) -> None:
         """Shut down cleanly and boot again. Changes are kept."""
         self.poweroff()
-        self.boot(deadline=deadline, degraded=degraded)
+        self.boot()
 
     def save(self) -> Image:
         """Power off if necessary, close this box, and return an image with its changes for other boxes."""

@@ -560,14 +560,6 @@ def _response(response: requests.Response, text: str, started: float) -> Respons
     return Response(response.status_code, headers, text, time.monotonic() - started)
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The gateway responded with 200 after `seconds`, at the given number of `attempts`."""
-
-    seconds: float
-    attempts: int
-
-
 class NotReady(Unavailable):
     """The deadline passed; `last` describes the last response or error."""
 
@@ -582,17 +574,16 @@ def wait_ready(
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Ready:
-    """Query readiness until it succeeds, at least once. NotReady after `seconds`."""
-    started, pause, attempts = clock(), _FIRST_PAUSE, 0
+) -> float:
+    """Query readiness until it succeeds, at least once. Returns the seconds; NotReady after `seconds`."""
+    started, pause = clock(), _FIRST_PAUSE
     while True:
         left = seconds - (clock() - started)
         # A socket unit accepts connections before the service runs, so one request may last until the deadline.
         last, hint = _query(gateway, min(gateway.timeout, max(left, _LONGEST_PAUSE)))
-        attempts += 1
         passed = clock() - started
         if not last:
-            return Ready(passed, attempts)
+            return passed
         # Not 0: the clock cannot represent a smaller step, and the loop would never end.
         if seconds - passed < 0.001:
             raise NotReady(gateway.where, seconds, last, hint)

@@ -24,12 +24,10 @@ from litellm_systemd.report.report import Report
 _INTERVAL = 5
 
 
-def drain_for_hook(
-    layout: Layout, text: str, say: Say = lambda _line: None, *, interval: float = _INTERVAL
-) -> Report:
+def drain_for_hook(layout: Layout, text: str, say: Say = lambda _line: None) -> Report:
     """Wait until the group terminates this instance, stop the service and a standby, and complete the hook.
 
-    `text`: the hook, as GROUP:HOOK. `interval`: seconds between two queries.
+    `text`: the hook, as GROUP:HOOK.
 
     Raises:
         InstallerError: the metadata or AWS can't be queried, or the service does not stop.
@@ -42,13 +40,13 @@ def drain_for_hook(
     target = read_target(environ)
     say(f"{target.instance} waits for its termination by {hook.group}")
     while not target.is_end:
-        time.sleep(interval)
+        time.sleep(_INTERVAL)
         target = read_target(environ)
     say(f"{hook.group} terminates {target.instance}: draining")
     _stop_all(systemctl)
     say(f"drained: completing the lifecycle hook {hook.name}")
     while not complete_hook(hook, target, environ):
-        time.sleep(interval)
+        time.sleep(_INTERVAL)
         _stop_all(systemctl)  # a restart or an install that ran meanwhile may have started one of them
     return Report(f"{target.instance} is drained, and the lifecycle hook {hook.name} of {hook.group} is completed")
 

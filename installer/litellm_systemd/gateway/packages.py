@@ -35,11 +35,6 @@ class Missing:
     package: str
     group: str | None
 
-    @property
-    def addition(self) -> str:
-        """What `--with` takes."""
-        return self.group or self.package
-
 
 def missing_packages(config: GatewayConfig, present: Container[str]) -> tuple[Missing, ...]:
     """What a configuration needs, except the packages in `present` (canonical names): one entry for each group."""

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,8 +102,8 @@ def _guard(*arguments: str, environment: Mapping[str, str] | None = None) -> Com
     return Companion(module_argv("litellm_systemd.instances.throwaway_guard", *arguments), environment)
 
 
-def _await(gateway: Gateway, folder: Path, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-    deadline = clock() + seconds
+def _await(gateway: Gateway, folder: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while True:
         try:
             wait_ready(gateway, 0.5)
@@ -113,5 +113,5 @@ def _await(gateway: Gateway, folder: Path, seconds: float, clock: Callable[[], f
                 lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
                 last = lines[-1] if lines else "it exited without a message"
                 raise Unavailable(f"the throwaway instance doesn't start: {last}") from None
-            if clock() > deadline:
+            if time.monotonic() > deadline:
                 raise Unavailable(f"the throwaway instance isn't ready after {seconds:g} s", error.hint) from None

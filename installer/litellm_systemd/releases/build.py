@@ -15,9 +15,8 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +98,8 @@ def build_release(layout: Layout, source: Source, say: Say = lambda _line: None,
         say(f"release {identifier} is damaged and is built again: {damage}")
     try:
         with plain_umask(), _staging(layout, identifier) as staging:
-            venv, trial = _build(layout, source, staging, say, starts=starts)
-            _complete(layout, source, venv, trial)
+            venv, python = _build(layout, source, staging, say, starts=starts)
+            _complete(layout, source, venv, python)
     except OSError as error:
         raise InstallerError(
             f"the release can't be built: {error.strerror}: {error.filename}", "Fix that and run it again."
@@ -120,7 +119,7 @@ def _repair_access(layout: Layout, identifier: str) -> str:
     return find_damage(layout, identifier)
 
 
-def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: bool) -> tuple[Venv, Trial]:
+def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: bool) -> tuple[Venv, str]:
     scratch = staging / "scratch"
     scratch.mkdir()
     say(Step("preparing the packages"))
@@ -153,11 +152,11 @@ def _build(layout: Layout, source: Source, staging: Path, say: Say, *, starts: b
         add_parts(parts, venv.folder, venv.python, scratch / "prisma-client")
     make_movable(venv, layout.release(source.identifier))
     say(Step("trying the new release"))
-    trial = try_release(venv.python, source.lock, source.version)
+    python = try_release(venv.python, source.lock, source.version)
     take_snapshot(venv.python, venv.folder / SNAPSHOT, say)
     if not try_configuration(layout, venv.python, say) and not starts:
         try_import(venv.python)
-    return venv, trial
+    return venv, python
 
 
 def _keep_wheels(source: Source, release: Path, others: Path | None) -> Path | None:
@@ -173,7 +172,7 @@ def _keep_wheels(source: Source, release: Path, others: Path | None) -> Path | N
     return release / WHEELS
 
 
-def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
+def _complete(layout: Layout, source: Source, venv: Venv, python: str) -> None:
     """Write release.json and the bill of materials, and rename the venv to its final name: now it is a release."""
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     packages = installed_packages(venv.folder, _hashes(source.lock))
@@ -185,7 +184,7 @@ def _complete(layout: Layout, source: Source, venv: Venv, trial: Trial) -> None:
         version=source.version,
         litellm=litellm,
         python=str(source.python),
-        python_version=trial.python,
+        python_version=python,
         lock=lock_digest(source.lock),
         made=made,
         made_by=venv.maker,
@@ -259,16 +258,8 @@ def _remove_leftover(folder: Path) -> None:
         os.close(handle)
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """The versions in the venv: of Python, and of each package."""
-
-    python: str
-    versions: Mapping[str, str]
-
-
-def try_release(python: str, lock: str, version: str) -> Trial:
-    """Import what the service and litellmctl import first, and compare each version with the lock.
+def try_release(python: str, lock: str, version: str) -> str:
+    """Import what the service and litellmctl import first, and compare each version with the lock; Python's version.
 
     LiteLLM takes seconds to import: `try_configuration`, `try_import` or the start of the service does that.
 
@@ -283,7 +274,7 @@ def try_release(python: str, lock: str, version: str) -> Trial:
             raise InstallerError(
                 f"the new release has {name} {versions.get(name, 'not at all')}, and the lock {value}", _REMEDY
             )
-    return Trial(str(found["python"]), versions)
+    return str(found["python"])
 
 
 def take_snapshot(python: str, target: Path, say: Say) -> None:

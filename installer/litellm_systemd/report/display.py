@@ -30,12 +30,12 @@ _MARKS = {
 }
 
 
-def render_tables(report: Report, console: Console | None = None) -> str:
+def render_tables(report: Report) -> str:
     """The table, the facts and the checks of a report as text, with colors on a terminal.
 
     Where columns do not fit next to each other, they are below each other: nothing is cut.
     """
-    out = console or Console(highlight=False, width=_width())
+    out = Console(highlight=False, width=_width())
     with out.capture() as capture:
         if report.table is not None:
             for row in _table(report.table, out):

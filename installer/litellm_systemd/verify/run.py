@@ -70,14 +70,12 @@ def verify(
     )
 
 
-def verify_fallbacks(
-    gateway: Gateway, config: GatewayConfig, *, clock: Callable[[], float] = time.monotonic
-) -> Report:
+def verify_fallbacks(gateway: Gateway, config: GatewayConfig) -> Report:
     """Check every link of the configuration's fallback chains on a gateway that allows mock testing.
 
     Report.data: links (the number of those that were tried), billed. Check.data: see `check_link`.
     """
-    run = _Run(clock)
+    run = _Run(time.monotonic)
     run.run_steps(fallback_steps(gateway, config, read_known(gateway)))
     billed = _billed(run.checks)
     return Report(
@@ -169,7 +167,7 @@ def _billed_notes(billed: dict[str, int]) -> tuple[str, ...]:
 
 def _wait(gateway: Gateway, seconds: float) -> str:
     try:
-        return f"ready after {wait_ready(gateway, seconds).seconds:.1f} s"
+        return f"ready after {wait_ready(gateway, seconds):.1f} s"
     except NotReady as error:
         return error.message
 

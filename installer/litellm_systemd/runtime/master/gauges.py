@@ -75,9 +75,9 @@ def build_gauges(master: MasterState, now: float) -> list[Gauge]:
     return found
 
 
-def _read_verify(path: Path = Path(VERIFY_RESULT)) -> dict[families.Family, float | None]:
+def _read_verify() -> dict[families.Family, float | None]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(Path(VERIFY_RESULT).read_bytes())
         return {families.LAST_VERIFY: float(found["at"]), families.LAST_VERIFY_SUCCESSFUL: float(found["ok"])}
     except (OSError, ValueError, TypeError, KeyError):
         return {}  # none has run since the system was started
