@@ -159,11 +159,12 @@ class Box(NetworkAccess, box.Box):
 
     def wait_until(self, predicate: Callable[[], T], deadline: float, what: str) -> T:
         """`wait_until` of the base class, with longer pauses: most predicates start programs, and other tests run."""
+        begin = time.monotonic()
 
         def call_and_pause() -> T:
             result = predicate()
             if not result:
-                time.sleep(0.1)
+                time.sleep(min(max(0.1, (time.monotonic() - begin) / 20), 0.5))
             return result
 
         return super().wait_until(call_and_pause, deadline, what)

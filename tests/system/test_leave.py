@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from subprocess import Popen
 
 from box import Box
@@ -85,6 +86,7 @@ def test_what_does_not_leave(idle_box: Box) -> None:
     seen = set()
     while restart.poll() is None:
         seen.add(readiness(idle_box))
+        time.sleep(0.1)
     assert (restart.returncode, seen) == (0, {200})
     assert state(idle_box)["MainPID"] != main
     signal_process(idle_box, "KILL", state(idle_box)["MainPID"])
