@@ -71,8 +71,9 @@ def evidence(box: Box) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def measured() -> dict[str, Any]:
-    """Options of `Box` for coverage, if test.sh measures it.
+    """Options of `Box` for coverage, if test.sh measures it: for the images, and for boxes that tests share.
 
+    It makes a call of litellmctl half as long again, and other tests run almost all that a box of a single test runs.
     The Python of the venv and of releases reports to a folder of the host. (The service itself gets no such variables
     from systemd: the integration tests run it.)
     """
@@ -141,14 +142,12 @@ def debian_image(namespaces: Namespaces) -> Callable[[str], Image]:
 
 
 @pytest.fixture
-def make_box(
-    request: pytest.FixtureRequest, namespaces: Namespaces, host_image: Image, measured: dict[str, Any]
-) -> Iterator[MakeBox]:
-    """Boots boxes of any image (`host_image` by default), and ends them with the test."""
+def make_box(request: pytest.FixtureRequest, namespaces: Namespaces, host_image: Image) -> Iterator[MakeBox]:
+    """Boots boxes of any image (`host_image` by default), and ends them with the test. They are not `measured`."""
     boxes = request.node.stash.setdefault(_BOXES, [])
 
-    def make(image: Image = host_image, binds: tuple[Bind, ...] = (), **options: Any) -> Box:
-        box = Box(namespaces, image, binds=measured["binds"] + binds, environment=measured["environment"], **options)
+    def make(image: Image = host_image, **options: Any) -> Box:
+        box = Box(namespaces, image, **options)
         boxes.append(box)
         box.boot()
         return box
