@@ -171,6 +171,9 @@ _MAPPINGS: st.SearchStrategy[dict[str, Any]] = st.recursive(
 @example(
     before={"b": [{"name": "x", "v": 1}]}, wanted={"b": [{"name": "x", "v": 2}, {"name": "x", "v": 3}]}, style="json"
 )
+@example(
+    before={"b": [{"name": "x", "v": 1}]}, wanted={"b": [{"name": "x", "v": 1}, {"v": 1, "name": "y"}]}, style="json"
+)
 @given(
     before=_MAPPINGS, wanted=_MAPPINGS, style=st.sampled_from(["json", "compact", "tabs", "block", "flow", "mixed"])
 )

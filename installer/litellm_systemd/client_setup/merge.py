@@ -1,8 +1,8 @@
 """Merge settings into a JSON, YAML or TOML file of a user, and keep the rest of its text as it is. Pure.
 
-The rules are the same for each format: mappings merge key by key; of a list of mappings, the item with the same value
-for its first key is merged, or a new item is added; a list of other values gets the values that it lacks; any other
-value is replaced. JSON may have comments and trailing commas, as Zed and opencode write it.
+The rules are the same for each format: mappings merge key by key; of a list of mappings, the item with the same name,
+or without names the same first value, is merged, or a new item is added; a list of other values gets the values that
+it lacks; any other value is replaced. JSON may have comments and trailing commas, as Zed and opencode write it.
 
 JSON and YAML are edited by the positions of their nodes, since JSON without its comments is YAML; TOML is edited by
 tomlkit.
@@ -169,7 +169,8 @@ def _require(value: object, kind: type | tuple[type, ...], name: str, source: st
 def find_item(items: Sequence[Any], wanted: Any) -> int | None:
     """The index of the item that a wanted item merges with; None if it is a new one."""
     if isinstance(wanted, Mapping):
-        key, value = next(iter(wanted.items()))
+        key = "name" if "name" in wanted else next(iter(wanted))
+        value = wanted[key]
         matches = (index for index, item in enumerate(items) if isinstance(item, Mapping) and item.get(key) == value)
     else:
         matches = (index for index, item in enumerate(items) if item == wanted)
