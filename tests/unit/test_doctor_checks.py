@@ -936,6 +936,17 @@ def test_ignored_lines(tmp_path: Path) -> None:
     assert found.endswith("; more such lines: 3, 4, 5, 6 and others")
 
 
+def test_variable_that_is_set_twice(tmp_path: Path) -> None:
+    """A variable that one file sets twice is reported with both lines, and the advice to keep one of them."""
+    layout = Layout(root=tmp_path)
+    layout.real(layout.environment_file).parent.mkdir(parents=True)
+    layout.real(layout.environment_file).write_text('A="1"\nB="2"\nA="3"\n', encoding="utf-8")
+    (found,) = detect_environment_syntax.detect(Snapshot(layout))
+    assert isinstance(found, Finding)
+    assert found.evidence == "/etc/litellm/litellm.env:3: A is set again, and overrides line 1"
+    assert found.remedy.endswith("# keep one of the two lines")
+
+
 @pytest.mark.parametrize(
     ("text", "failed"),
     [

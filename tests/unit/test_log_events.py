@@ -197,7 +197,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
         ("/etc/litellm/configs/demo.yml:8:1: include is given twice, first on line 1.", "configuration-rejected"),
-        ("NUM_WORKERS=two is not a whole number from 1 to 1024. Correct the value", "configuration-rejected"),
+        ("NUM_WORKERS=2 # two is not a whole number from 1 to 1024. Correct the value", "configuration-rejected"),
         ("LiteLLM Proxy: 'tenant' (KeyError; mine.py:4 async_pre_call_hook; model claude)", "callback-raised"),
         (
             "LiteLLM Proxy: 400: {'error': 'our policy forbids it'} (HTTPException; mine.py:7 async_pre_call_hook)",
@@ -569,3 +569,11 @@ def test_refused_options(arguments: list[str], capsys: pytest.CaptureFixture[str
     """Options that exclude each other, and an id that is too short, are rejected."""
     assert run_command(["logs", *arguments]) == ExitCode.USAGE
     assert "litellmctl: " in capsys.readouterr().err
+
+
+def test_line_that_systemd_ignores() -> None:
+    """systemd's message about a line of an environment file that it ignores is known."""
+    text = "litellm.service: Ignoring invalid environment assignment 'export A=1': /etc/litellm/litellm.env"
+    found = find_signature(text, from_systemd=True)
+    assert found is not None
+    assert found.name == "environment-file"

@@ -190,9 +190,12 @@ SYNTAX = Cause(
     "environment-syntax",
     "systemd reads a line of an environment file differently from how it looks: a variable is lost, or has another"
     " value.",
-    'sudoedit {path} && sudo litellmctl restart    # write each variable as NAME="value" in a line of its own',
+    "sudoedit {path} && sudo litellmctl restart    # {correction}",
     requires=("files-not-installed", "environment-undecryptable"),
 )
+
+
+_QUOTED = 'write each variable as NAME="value" in a line of its own'
 
 
 @detects(SYNTAX)
@@ -201,13 +204,16 @@ def detect_environment_syntax(snapshot: Snapshot) -> Iterator[Finding]:
     ignored: dict[str, list[Fault]] = {}
     for path, fault in snapshot.effective.faults:
         if fault.is_harmful:
-            yield SYNTAX.finding(f"{path}:{fault.line}: {fault.text}", path=path)
+            yield SYNTAX.finding(f"{path}:{fault.line}: {fault.text}", path=path, correction=_QUOTED)
         else:
             ignored.setdefault(path, []).append(fault)
     for path, (first, *others) in ignored.items():
         lines = ", ".join(str(each.line) for each in others[:_MOST])
         more = f"; more such lines: {lines}{' and others' if len(others) > _MOST else ''}" if others else ""
-        yield SYNTAX.finding(f"{path}:{first.line}: {first.text}{more}", outcome=Outcome.WARNING, path=path)
+        correction = "keep one of the two lines" if "is set again" in first.text else _QUOTED
+        yield SYNTAX.finding(
+            f"{path}:{first.line}: {first.text}{more}", outcome=Outcome.WARNING, path=path, correction=correction
+        )
 
 
 ENVIRONMENT = Cause(

@@ -436,7 +436,7 @@ _LITELLM = (
     Signature(
         "configuration-rejected",
         "litellm",
-        r"^(?:LiteLLM rejects )?/etc/litellm/|^environment: |^[A-Z][A-Z\d_]{1,60}=\S{0,200} is not ",
+        r"^(?:LiteLLM rejects )?/etc/litellm/|^environment: |^[A-Z][A-Z\d_]{1,60}=.{0,200} is not ",
         "A file of the configuration or of the environment has an error",
         "correct what the message names; to find the file and the command: sudo litellmctl doctor",
         min_count=0,
@@ -502,8 +502,8 @@ _SYSTEMD = (
     Signature(
         "environment-file",
         "systemd",
-        r"Failed to load environment files",
-        "A file that EnvironmentFile= of the unit or of a drop-in names is missing or cannot be read",
+        r"Failed to load environment files|Ignoring invalid environment assignment",
+        "A file that EnvironmentFile= of the unit or of a drop-in names cannot be read, or has an ignored line",
         "find the file: sudo litellmctl doctor",
         min_count=0,
     ),
