@@ -294,6 +294,14 @@ def test_clients_with_the_old_key(tmp_path: Path) -> None:
     assert remark.endswith(" 10.0.0.4 and 2 more")
 
 
+def test_unknown_models(tmp_path: Path) -> None:
+    """A model that is not configured and that clients request again and again is a remark, with the number."""
+    text = "LiteLLM Proxy: 400: {'error': 'Invalid model name passed in model=%s. Call `/v1/models`'}"
+    texts = [text % "claude-3.7-old"] * 6 + [text % "once"]
+    (remark,) = (each for each in collect_remarks(Host(tmp_path, *texts)) if "not configured" in each)
+    assert "not configured: claude-3.7-old (6 times). " in remark
+
+
 def test_port_without_connections(tmp_path: Path) -> None:
     """If no process accepts connections, the workers are the cause. If systemd listens and the connection fails
     nevertheless, a firewall is.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
@@ -129,8 +130,10 @@ def _stopping_service(snapshot: Snapshot) -> Iterator[str]:
 
 _WRONG_KEY = re.compile(r"refused \d+ requests? with a wrong key.*")
 _OLD_KEY = re.compile(r"(.{1,300}) uses the old master key, which is (refused from .+)")
-#: Clients that a remark names.
-_NAMED = 5
+#: LiteLLM's refusal of a request for a model that is not configured.
+_UNKNOWN_MODEL = re.compile(r"Invalid model name passed in model=(.{1,200}?)\. Call `")
+#: Clients or models that a remark names, and requests for a model that are no single mistake.
+_NAMED, _MIN_REQUESTS = 5, 5
 
 
 def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
@@ -147,6 +150,17 @@ def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
         yield f"In the last hour the service {found[-1]}. To configure a client with its key: sudo litellmctl client"
 
 
+def _unknown_models(snapshot: Snapshot) -> Iterator[str]:
+    counts: Counter[str] = Counter()
+    for event in snapshot.recent_events if snapshot.is_active else ():
+        if match := _UNKNOWN_MODEL.search(event.text):
+            counts[match[1]] += event.count
+    named = [f"{model} ({count} times)" for model, count in counts.most_common(_NAMED) if count >= _MIN_REQUESTS]
+    if named:
+        hint = "Correct the clients, or add the models or an alias to the configuration. To see it: litellmctl models"
+        yield f"In the last hour clients requested models that are not configured: {', '.join(named)}. {hint}"
+
+
 _SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (
     _change_in_progress,
     _edited_files,
@@ -154,4 +168,5 @@ _SOURCES: tuple[Callable[[Snapshot], Iterator[str]], ...] = (
     _starting_service,
     _stopping_service,
     _refused_clients,
+    _unknown_models,
 )
