@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import socket
 import struct
@@ -14,6 +15,7 @@ from datetime import date, datetime, timedelta, timezone
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import certifi
@@ -77,6 +79,7 @@ from litellm_systemd.doctor.check_unit import (
     detect_unit_masked,
     detect_unit_overridden,
     detect_unit_stop_timeout,
+    explain,
     find_line,
     hit_start_limit,
     read_exit,
@@ -84,6 +87,7 @@ from litellm_systemd.doctor.check_unit import (
 from litellm_systemd.doctor.disk_usage import Consumer, cleaner_of, find_consumers
 from litellm_systemd.doctor.engine import DoctorCheck, Finding, run_checks
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.doctor.start_errors import read_error
 from litellm_systemd.env.settings import parse_dotenv
 from litellm_systemd.gateway.config_types import LintFinding, Place, Severity
 from litellm_systemd.host.acl import judge_acl
@@ -528,6 +532,22 @@ def test_the_search_for_what_fills_a_disk_covers_all_of_its_file_system(tmp_path
     (found,) = (each for each in check.detect(snapshot) if isinstance(each, Finding))
     assert "/proc/self/task has 0 " in found.evidence
     assert " --max-depth=2 /proc | sort " in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("flags", "begin"),
+    [
+        (os.ST_NOEXEC | os.ST_NOSUID, "The file system of /opt/litellm-systemd is mounted with noexec: "),
+        (os.ST_NOSUID, "A library of the release cannot be loaded: "),
+    ],
+)
+def test_a_mount_with_noexec_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int, begin: str
+) -> None:
+    """A library that cannot be mapped is explained by the mount option if the file system of the release has it."""
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=flags))
+    error = read_error("ImportError: /x/parser.so: failed to map segment from shared object", "/etc/litellm")
+    assert explain(Host(tmp_path), error)[0].startswith(begin)
 
 
 FSTAB = """\

@@ -6,6 +6,7 @@ And how the service exited: exit code, signal, watchdog, out of memory, start li
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import time
@@ -611,9 +612,19 @@ def explain(snapshot: Snapshot, error: StartError) -> tuple[str, str]:
     }
     remedy = error.known.remedy.format_map(values | dict(error.groups))
     means = error.known.means
+    if "failed to map segment" in error.quote and _is_noexec(snapshot.layout.real(snapshot.layout.prefix)):
+        means = f"The file system of {snapshot.layout.prefix} is mounted with noexec: a library cannot be loaded"
+        return f"{means}: {error}", remedy
     if line is not None:
         means, remedy = f"{line.where}: {line.assignment}: {means}", CORRECT_LINE.format(where=line.where)
     return f"{means}: {error}", remedy
+
+
+def _is_noexec(path: Path) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+    except OSError:
+        return False
 
 
 START_LIMIT = Cause(
