@@ -78,6 +78,8 @@ from litellm_systemd.doctor.check_unit import (
     ServiceExit,
     detect_unit_masked,
     detect_unit_overridden,
+    detect_unit_root,
+    detect_unit_sandbox,
     detect_unit_stop_timeout,
     explain,
     find_line,
@@ -414,6 +416,33 @@ def test_all_lines_of_another_command_are_to_be_removed(tmp_path: Path) -> None:
     assert found.remedy.startswith(f"Remove the lines {path}:2 and {path}:4, then: ")
 
 
+def test_replaced_unit(tmp_path: Path) -> None:
+    """A unit file that was replaced is one finding, whose remedy restores it, and so is what it relaxes."""
+    path = "/etc/systemd/system/litellm.service"
+    file = tmp_path / path.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_text("[Service]\nExecStart=/usr/local/bin/litellm\n", encoding="utf-8")
+    command = "{ path=/usr/local/bin/litellm ; argv[]=/usr/local/bin/litellm }"
+    host = Host(tmp_path, Type="simple", ExecStart=command, FragmentPath=path, ProtectSystem="no")
+    (found,) = (each for each in detect_unit_overridden.detect(host) if isinstance(each, Finding))
+    assert found.evidence == f"{path}: Type=simple, ExecStart=/usr/local/bin/litellm"
+    assert found.remedy.startswith("sudo litellmctl install --installed --take-ours ")
+    (found,) = (each for each in detect_unit_sandbox.detect(host) if isinstance(each, Finding))
+    assert found.remedy.startswith("sudo litellmctl install --installed --take-ours ")
+
+
+def test_drop_in_with_another_user(tmp_path: Path) -> None:
+    """The lines of another user and of its group are both to be removed: either keeps the service from its files."""
+    path = "/etc/systemd/system/litellm.service.d/user.conf"
+    file = tmp_path / path.lstrip("/")
+    file.parent.mkdir(parents=True)
+    file.write_text("[Service]\nUser=admin\nGroup=admin\n", encoding="utf-8")
+    host = Host(tmp_path, User="admin", DropInPaths=path)
+    (found,) = (each for each in detect_unit_root.detect(host) if isinstance(each, Finding))
+    assert found.evidence == f"{path}:2: User=admin"
+    assert found.remedy.startswith(f"Remove the lines {path}:2 and {path}:3, then: ")
+
+
 @pytest.mark.parametrize(("result", "outcome"), [("success", Outcome.WARNING), ("timeout", Outcome.FAILED)])
 def test_short_stop_timeout(tmp_path: Path, result: str, outcome: Outcome) -> None:
     """A short TimeoutStopSec= of a drop-in is a failure only if systemd has ended the service at a timeout."""
@@ -481,6 +510,18 @@ def test_configuration_that_the_sandbox_hides(tmp_path: Path) -> None:
     (found,) = (each for each in detect_files_unreadable.detect(Host(tmp_path)) if isinstance(each, Finding))
     assert found.evidence.startswith(f"{layout.config_link} leads to /root/live.yml, which the sandbox")
     assert found.remedy.startswith("sudo litellmctl config use /root/live.yml ")
+
+
+def test_releases_that_the_sandbox_hides(tmp_path: Path) -> None:
+    """Releases that were moved below /home, with a link to them, are named, with the commands that move them back."""
+    host = Host(tmp_path)
+    host.layout.real("/home/admin/litellm-systemd").mkdir(parents=True)
+    host.layout.real("/opt").mkdir()
+    host.layout.real("/opt/litellm-systemd").symlink_to(host.layout.real("/home/admin/litellm-systemd"))
+    (found,) = (each for each in detect_files_unreadable.detect(host) if isinstance(each, Finding))
+    assert found.evidence.startswith("/opt/litellm-systemd leads to /home/admin/litellm-systemd, which the sandbox")
+    moved = "sudo rm /opt/litellm-systemd && sudo mv /home/admin/litellm-systemd /opt/litellm-systemd && "
+    assert found.remedy.startswith(f"{moved}sudo litellmctl start ")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from litellm_systemd.gateway.config import parse_config
 from litellm_systemd.host.journald import JournalGap, find_gap
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import UnitState
-from litellm_systemd.host.systemctl import Journal, journal_argv
+from litellm_systemd.host.systemctl import Event, Journal, journal_argv
 from litellm_systemd.report.report import Outcome
 
 UNREACHABLE = "LiteLLM Proxy: litellm.InternalServerError: OpenAIException - Connection error. (model other)"
@@ -362,6 +362,28 @@ def test_units_that_prevent_the_start(tmp_path: Path) -> None:
     assert found.evidence == "the start of litellm.service waits, and wait-online.service is still starting"
     # It was replaced by the other one.
     assert find(detect_unit_dependency, Stopped(tmp_path, "", {**excluded, "UnitFileState": "disabled"})) == []
+
+
+def test_units_that_the_next_start_needs(tmp_path: Path) -> None:
+    """A service that runs, and whose next start fails for a unit that a drop-in requires, gets a warning."""
+    host = Stopped(tmp_path, "[Unit]\nRequires=data.mount x.service", {}, data_mount="masked")
+    host.is_active = True
+    (found,) = find(detect_unit_dependency, host)
+    line = "/mine.conf:3: Requires=data.mount x.service"
+    assert found.evidence == f"{line}: data.mount is masked, so the next start fails"
+    assert found.outcome is Outcome.WARNING
+
+
+def test_time_limit_of_a_drop_in(tmp_path: Path) -> None:
+    """A service that systemd ends at RuntimeMaxSec= of a drop-in is reported with the line."""
+    host = Host(tmp_path, lines="RuntimeMaxSec=60")
+    host.service = {**host.service, "NRestarts": "3", "ActiveState": "active"}
+    failed = {"MESSAGE_ID": "d9b373ed55a64feb8242e02dbe79a49c", "UNIT_RESULT": "timeout"}
+    messages = ("litellm.service: Service reached runtime time limit. Stopping.", "Failed with result 'timeout'.")
+    host.events = tuple(Event(time.time() - 60, text, failed) for text in messages)
+    (found,) = find(detect_unit_exit, host)
+    assert found.evidence.startswith("/mine.conf:2: RuntimeMaxSec=60: the service ran for that long; Result=timeout")
+    assert found.remedy.startswith("Correct or remove /mine.conf:2, then: ")
 
 
 def test_no_folder_for_the_control_socket(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def detect_aws_model_ended(snapshot: Snapshot) -> Iterator[Finding | str]:
     source = f"the model map of this release; Bedrock could not be queried: {refusal}" if refusal else "Bedrock"
     for item in end_findings(snapshot.gateway, served, datetime.now(timezone.utc).date()):
         outcome = Outcome.FAILED if item.severity is Severity.ERROR else Outcome.WARNING
-        path = snapshot.config_path
+        path = item.place.file or snapshot.config_path
         yield ENDED.finding(f"{item} (source: {source})", outcome=outcome, path=path, remedy=item.remedy)
     if any(each.is_called for each in served):
         yield f"source of the models' end dates: {source}"

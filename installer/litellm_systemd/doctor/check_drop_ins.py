@@ -53,12 +53,15 @@ DEPENDENCY = Cause(
 #: Settings whose units must be active, and those for which the start waits (systemd.unit(5)).
 _NEEDS, _WAITS = ("Requires", "Requisite", "BindsTo"), "After"
 _MAX_UNITS = 20
+#: The LoadState of units that systemd cannot start.
+_UNUSABLE = ("masked", "not-found", "bad-setting", "error")
 
 
 @detects(DEPENDENCY)
 def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect units that a drop-in requires and that are not active, while the service does not run."""
+    """Detect units that a drop-in requires and that are not active, or that the next start of the service misses."""
     if snapshot.is_active:
+        yield from _missing_at_next_start(snapshot)
         return
     is_waiting, named = snapshot.service.get("Job", "0") not in ("", "0"), set[str]()
     for each in drop_ins(snapshot):
@@ -77,7 +80,7 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
     # All that it requires, also by RequiresMountsFor= or a link in litellm.service.requires.
     for name in sorted(_units(snapshot, _NEEDS) - named):
         # A unit that is only inactive would be started with the service.
-        if (state := _state(snapshot, name)) in ("failed", "masked", "not-found", "bad-setting", "error"):
+        if (state := _state(snapshot, name)) in ("failed", *_UNUSABLE):
             origin = "".join(f"{each.where}: {each.assignment}: " for each in _mount_lines(snapshot, name))
             evidence = f"{origin}{contract.SERVICE} requires {name}, and {name} {in_words(state)}"
             remedy = f"systemctl status {name}    # repair it; then: sudo litellmctl start"
@@ -95,6 +98,15 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
             evidence = f"{name} is active, and cannot run next to {contract.SERVICE} (Conflicts=)"
             remedy = f"sudo systemctl disable --now {name} && sudo litellmctl start    # or remove Conflicts= from it"
             yield DEPENDENCY.finding(evidence, remedy=remedy)
+
+
+def _missing_at_next_start(snapshot: Snapshot) -> Iterator[Finding]:
+    for each in drop_ins(snapshot):
+        for name in each.value.split()[:_MAX_UNITS] if each.section == "[Unit]" and each.name in _NEEDS else ():
+            if (state := _state(snapshot, name)) in _UNUSABLE:
+                evidence = f"{each.where}: {each.assignment}: {name} {in_words(state)}, so the next start fails"
+                remedy = CORRECT_LINE.format(where=each.where)
+                yield DEPENDENCY.finding(evidence, outcome=Outcome.WARNING, remedy=remedy)
 
 
 def _mount_lines(snapshot: Snapshot, unit: str) -> Iterator[UnitLine]:

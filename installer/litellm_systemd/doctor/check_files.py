@@ -239,7 +239,7 @@ KIND = Cause(
     "sudo litellmctl install    # moves the replacement to /etc/litellm/edited",
     outcome=Outcome.WARNING,
     requires=("files-not-installed", "files-manifest"),
-    caused_by=("unit-masked", "environment-unloadable"),
+    caused_by=("unit-masked", "environment-unloadable", "files-unreadable"),
 )
 
 
@@ -308,11 +308,15 @@ def detect_files_unreadable(snapshot: Snapshot) -> Iterator[Finding]:
 def _find_hidden(snapshot: Snapshot) -> Iterator[Finding]:
     if has_own_sandbox(snapshot.layout):
         return
-    for path in (snapshot.layout.config_link, *_loaded(snapshot)):
-        target = Path("/", os.path.relpath(os.path.realpath(snapshot.layout.real(path)), snapshot.layout.root))
+    layout = snapshot.layout
+    for path in (layout.prefix, layout.config_link, *_loaded(snapshot)):
+        target = Path("/", os.path.relpath(os.path.realpath(layout.real(path)), layout.root))
         if HIDDEN.match(str(target)):
             evidence = f"{path} leads to {target}, which the sandbox of the service hides (/home, /root, /tmp)"
-            remedy = f"sudo litellmctl config use {target}    # installs a copy below {snapshot.layout.configs}"
+            remedy = f"sudo litellmctl config use {target}    # installs a copy below {layout.configs}"
+            if path == layout.prefix:
+                where = "or to a folder that is not hidden, with a link to it"
+                remedy = f"sudo rm {path} && sudo mv {target} {path} && sudo litellmctl start    # {where}"
             yield UNREADABLE.finding(evidence, remedy=remedy)
 
 

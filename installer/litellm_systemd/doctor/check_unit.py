@@ -243,7 +243,7 @@ ROOT = Cause(
     "unit-root",
     "A drop-in runs the service as root or as a dynamic user. As root, a vulnerability in LiteLLM or a callback"
     " exposes the whole host; as another user, the service cannot read the files of the user litellm.",
-    "Remove the line {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart",
+    "{remedy}",
     requires=(*_INSTALLED, "unit-masked"),
 )
 
@@ -254,19 +254,31 @@ def detect_unit_root(snapshot: Snapshot) -> Iterator[Finding]:
     user = snapshot.service.get("User", "")
     if snapshot.unit(contract.SERVICE).load == "loaded" and user != contract.SERVICE_USER:
         where = find_line(snapshot.layout, snapshot.service, "User")
-        yield ROOT.finding(f"{where}: User={user or '(unset: root)'}", where=where)
+        # With the group alone, the service of the right user still cannot read its configuration.
+        group = (each.where for each in reversed(drop_ins(snapshot)) if each.name == "Group")
+        remedy = _removal(snapshot, where, *group)
+        yield ROOT.finding(f"{where}: User={user or '(unset: root)'}", remedy=remedy)
     elif snapshot.service.get("DynamicUser") == "yes":
         where = find_line(snapshot.layout, snapshot.service, "DynamicUser")
-        yield ROOT.finding(f"{where}: DynamicUser=yes", where=where)
+        yield ROOT.finding(f"{where}: DynamicUser=yes", remedy=_removal(snapshot, where))
+
+
+def _removal(snapshot: Snapshot, *places: str) -> str:
+    """The remedy for lines, as FILE:LINE, that a drop-in or the unit itself should not have."""
+    if any(each.partition(":")[0] == snapshot.layout.service for each in places):
+        return "sudo litellmctl install --installed --take-ours    # restores the unit, and keeps a copy"
+    noun = "line" if len(places) == 1 else "lines"
+    return f"Remove the {noun} {' and '.join(places)}, then: sudo systemctl daemon-reload && sudo litellmctl restart"
 
 
 SANDBOX = Cause(
     "unit-sandbox",
     "A drop-in removes an essential part of the sandbox. Other settings may be relaxed for a callback, but not this"
     " one.",
-    "Remove the line {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart",
+    "{remedy}",
     outcome=Outcome.WARNING,
     requires=(*_INSTALLED, "unit-masked"),
+    caused_by=("unit-overridden",),
 )
 #: Essential settings of the sandbox, with their values as `systemctl show` prints them.
 _SANDBOX = {
@@ -287,7 +299,7 @@ def detect_unit_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
         # ProtectSystem=full still makes /usr and /etc read-only.
         if found not in (wanted, "full"):
             where = find_line(snapshot.layout, snapshot.service, name)
-            yield SANDBOX.finding(f"{where}: {name}={found[:60]}", where=where)
+            yield SANDBOX.finding(f"{where}: {name}={found[:60]}", remedy=_removal(snapshot, where))
 
 
 OVERRIDDEN = Cause(
@@ -312,27 +324,26 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
     )
     # What keeps the service from running is a failure.
     outcome = Outcome.FAILED if not snapshot.is_active and find_exit(snapshot) else Outcome.WARNING
-    reported = set()
+    reported, of_unit = set(), []
     for name, value in wanted:
         found = snapshot.service.get(name, value)
         if value not in found and name not in reported:
             reported.add(name)
             where = find_line(snapshot.layout, snapshot.service, name)
             lines = [each for each in read_unit_lines(snapshot.layout, snapshot.service) if each.name == name]
+            # With another type the service is active long before it can answer.
+            if name == "Type" and snapshot.is_active and not control_socket(snapshot).exists():
+                outcome = Outcome.FAILED
+            assignment = lines[-1].assignment if lines else f"{name}={found[:80]}"
+            if where.partition(":")[0] == snapshot.layout.service:
+                of_unit.append(assignment)
+                continue
             # An empty ExecStart=, which resets the list, must go with the others.
             of_file = [each.where for each in lines if each.path == lines[-1].path] or [where]
-            noun = "line" if len(of_file) == 1 else "lines"
-            remedy = (
-                f"Remove the {noun} {' and '.join(of_file)}, then: sudo systemctl daemon-reload && sudo litellmctl"
-                " restart"
-            )
-            if where.startswith(f"{snapshot.layout.service}:"):
-                remedy = "sudo litellmctl install --installed --take-ours    # restores the unit, and keeps a copy"
-            # With another type the service is active long before it can answer.
-            is_early = name == "Type" and snapshot.is_active and not control_socket(snapshot).exists()
-            final = Outcome.FAILED if is_early else outcome
-            assignment = lines[-1].assignment if lines else f"{name}={found[:80]}"
-            yield OVERRIDDEN.finding(f"{where}: {assignment}", outcome=final, remedy=remedy)
+            yield OVERRIDDEN.finding(f"{where}: {assignment}", outcome=outcome, remedy=_removal(snapshot, *of_file))
+    if of_unit:  # replaced, or edited in several lines
+        path = snapshot.layout.service
+        yield OVERRIDDEN.finding(f"{path}: {', '.join(of_unit)}", outcome=outcome, remedy=_removal(snapshot, path))
     # With Accept=yes, or for another unit, systemd keeps the port and the service gets nothing.
     changed = [each for each in drop_ins(snapshot, contract.SOCKET) if each.name in ("Accept", "Service")]
     if changed and snapshot.socket.get("Triggers", contract.SERVICE) != contract.SERVICE:
@@ -745,6 +756,8 @@ EXIT = Cause(
     requires=_REQUIRES,
     caused_by=_CAUSES_OF_EXIT,
 )
+#: systemd's message about RuntimeMaxSec= (service_dispatch_timer).
+_RUNTIME_LIMIT = "Service reached runtime time limit"
 
 
 @detects(EXIT)
@@ -754,6 +767,10 @@ def detect_unit_exit(snapshot: Snapshot) -> Iterator[Finding]:
     if found is not None and found.result not in ("signal", "core-dump", "watchdog", "oom-kill", "start-limit-hit"):
         evidence, outcome = _describe(snapshot, found)
         finding, gap = EXIT.finding(evidence, outcome=outcome), snapshot.journal_gap
+        limits = [each for each in drop_ins(snapshot) if each.name == "RuntimeMaxSec"]
+        if limits and gap is None and any(_RUNTIME_LIMIT in event.message for event in snapshot.events):
+            evidence = f"{limits[0].where}: {limits[0].assignment}: the service ran for that long; {evidence}"
+            finding = replace(finding, evidence=evidence, remedy=CORRECT_LINE.format(where=limits[0].where))
         if gap is not None:
             finding = replace(finding, remedy=f"{gap.remedy}; sudo litellmctl start    # doctor then finds the cause")
         yield finding

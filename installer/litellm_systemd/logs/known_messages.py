@@ -516,6 +516,14 @@ _SYSTEMD = (
         min_count=0,
     ),
     Signature(
+        "runtime-limit",
+        "systemd",
+        r"Service reached runtime time limit",
+        "systemd ended the service at RuntimeMaxSec= of a drop-in, and its requests were lost",
+        "remove that line: sudo litellmctl doctor",
+        min_count=0,
+    ),
+    Signature(
         "unit-ended",
         "systemd",
         r"Main process exited|Failed with result|Failed to (?:start|listen|run '\S{1,20}' task)|Dependency failed"
