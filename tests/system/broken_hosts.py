@@ -318,6 +318,12 @@ BROKEN = {
         f"mv /root/demo.yml {CONFIG}",
         outcome="warning",
     ),
+    "releases below /home": BrokenHost(
+        f"mkdir /home/admin; mv /opt/litellm-systemd /home/admin; ln -s /home/admin/litellm-systemd /opt/; {FAIL}",
+        "files-unreadable",
+        "/opt/litellm-systemd leads to /home/admin/litellm-systemd, which the sandbox of the service hides",
+        f"rm /opt/litellm-systemd; mv /home/admin/litellm-systemd /opt; systemctl stop litellm; {START}",
+    ),
     # --- units ---
     "masked": BrokenHost(
         f"mv {UNIT} /root; systemctl mask litellm",
@@ -336,6 +342,21 @@ BROKEN = {
         drop_in("ExecStart=", "ExecStart=/usr/bin/sleep 1000"),
         "unit-overridden",
         "mine.conf:3",
+        NO_DROP_IN,
+        outcome="warning",
+    ),
+    "unit of another tool": BrokenHost(
+        f"cp {UNIT} /root; printf '[Service]\\nUser=litellm\\nEnvironmentFile=/etc/litellm/litellm.env\\n"
+        f"ExecStart=/usr/local/bin/litellm\\n' >{UNIT}; systemctl daemon-reload; {FAIL}",
+        "unit-overridden",
+        f"{UNIT}: Type=simple, NotifyAccess=none, KillMode=control-group, ExecStart=/usr/local/bin/litellm",
+        f"mv /root/litellm.service {UNIT}; systemctl daemon-reload; systemctl stop litellm; {START}",
+    ),
+    "start that will miss a mount": BrokenHost(
+        f"mkdir -p {DROP_INS}; printf '[Unit]\\nRequires=mnt-efs.mount\\n' >{DROP_INS}/mine.conf;"
+        " systemctl daemon-reload",
+        "unit-dependency",
+        f"{DROP_INS}/mine.conf:2: Requires=mnt-efs.mount: mnt-efs.mount is not-found, so the next start fails",
         NO_DROP_IN,
         outcome="warning",
     ),
