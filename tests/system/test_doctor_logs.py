@@ -127,7 +127,8 @@ def test_logs_and_bug_report(idle_box: Box) -> None:
     assert "serving on" in ctl(idle_box, "logs", "--boot")
     found = {finding["id"]: finding["seen"] for finding in doctor(idle_box, program=INSTALLED)["data"]["findings"]}
     assert found.keys() == {"journal-upstream", "configuration-doubtful"}
-    assert found["journal-upstream"].startswith("The service cannot reach the provider (")
+    assert found["journal-upstream"].startswith("/etc/litellm/configs/mine.yml:")
+    assert "api_base: The service cannot reach the provider (" in found["journal-upstream"]
     assert "plain text" in found["configuration-doubtful"]
     nothing = report(idle_box, "logs", "--request", "night-of-another-day")
     assert nothing["title"].endswith(" in the last day: --since searches further back")

@@ -197,6 +197,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
         ("/etc/litellm/configs/demo.yml:8:1: include is given twice, first on line 1.", "configuration-rejected"),
+        ("DATABASE_URL has @ in it, probably in the password. Percent-encode it", "configuration-rejected"),
         ("NUM_WORKERS=2 # two is not a whole number from 1 to 1024. Correct the value", "configuration-rejected"),
         ("LiteLLM Proxy: 'tenant' (KeyError; mine.py:4 async_pre_call_hook; model claude)", "callback-raised"),
         (
@@ -217,6 +218,16 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             ' None, kind: QueryError(PostgresError { code: "25006", message: "cannot execute INSERT in a read-only'
             ' transaction", severity: "ERROR"',
             "database-refuses",
+        ),
+        (
+            "LiteLLM Proxy: Spend tracking - failed to commit daily tag spend updates. Re-queued 2 rows. Error:"
+            " ERROR: cannot execute INSERT in a read-only transaction (P2010; RawQueryError: ERROR: cannot execute",
+            "database-refuses",
+        ),
+        (
+            "LiteLLM Proxy: Daily user spend batch upsert failed. Table: LiteLLM_DailyUserSpend, Error: All"
+            " connection attempts failed (ConnectError: All connection attempts failed)",
+            "database-unreachable",
         ),
         (
             "LiteLLM Proxy: Retrying spend update after retryable DB error (attempt 1/3): ConnectorError("

@@ -278,7 +278,7 @@ _LITELLM = (
         "litellm",
         r"^the database (?:cannot|could not) be used|Can't reach database server|P1001|asyncpg\.|psycopg"
         r"|PrismaClient\w*Error|prisma\.errors|Prisma Client Exception|Prisma DB reconnect|prisma-query-engine"
-        r"|kind: ConnectionError\(|EngineRequestError",
+        r"|kind: ConnectionError\(|EngineRequestError|batch upsert failed.{0,99}All connection attempts failed",
         "LiteLLM's database did not respond, or rejected the login",
         "check DATABASE_URL, that PostgreSQL runs, and the network to it",
         min_count=3,
@@ -294,7 +294,8 @@ _LITELLM = (
     Signature(
         "database-refuses",
         "litellm",
-        r"kind: QueryError\(PostgresError|SQLSTATE \w{5}|\bP202[12]\b|does not exist in the current database",
+        r"kind: QueryError\(PostgresError|SQLSTATE \w{5}|\bP202[12]\b|does not exist in the current database"
+        r"|cannot execute \w{1,30} in a read-only transaction",
         "PostgreSQL refused a statement: it is read-only, or a table, a column or a permission is missing",
         "find the cause: sudo litellmctl doctor",
         min_count=3,
@@ -436,7 +437,8 @@ _LITELLM = (
     Signature(
         "configuration-rejected",
         "litellm",
-        r"^(?:LiteLLM rejects )?/etc/litellm/|^environment: |^[A-Z][A-Z\d_]{1,60}=.{0,200} is not ",
+        r"^(?:LiteLLM rejects )?/etc/litellm/|^environment: |^[A-Z][A-Z\d_]{1,60}=.{0,200} is not "
+        r"|^[A-Z]{2,30}_[A-Z\d_]{1,60} (?:has|is) ",
         "A file of the configuration or of the environment has an error",
         "correct what the message names; to find the file and the command: sudo litellmctl doctor",
         min_count=0,
