@@ -71,7 +71,8 @@ def evidence(box: Box) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def measured() -> dict[str, Any]:
-    """Options of `Box` for coverage, if test.sh measures it: for the images, and for boxes that tests share.
+    """Options of `Box` for coverage, if test.sh measures it: for the images, for boxes that tests share, and for
+    verbs that no other test runs.
 
     It makes a call of litellmctl half as long again, and other tests run almost all that a box of a single test runs.
     The Python of the venv and of releases reports to a folder of the host. (The service itself gets no such variables
@@ -143,7 +144,9 @@ def debian_image(namespaces: Namespaces) -> Callable[[str], Image]:
 
 @pytest.fixture
 def make_box(request: pytest.FixtureRequest, namespaces: Namespaces, host_image: Image) -> Iterator[MakeBox]:
-    """Boots boxes of any image (`host_image` by default), and ends them with the test. They are not `measured`."""
+    """Boots boxes of any image (`host_image` by default), and ends them with the test. With the options of `measured`
+    they count for coverage.
+    """
     boxes = request.node.stash.setdefault(_BOXES, [])
 
     def make(image: Image = host_image, **options: Any) -> Box:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 from box import Box, Image
 from service import BASE, MODEL, chat, ctl, key
@@ -38,12 +39,12 @@ def restore(box: Box, *options: str) -> subprocess.CompletedProcess[str]:
     return box.run(argv, check=False, env={"HOME": "/root", "UV_CACHE_DIR": "/var/tmp/uv"}, timeout=900)
 
 
-def test_restored_gateway_knows_its_keys(make_box: MakeBox, database_image: Image) -> None:
+def test_restored_gateway_knows_its_keys(make_box: MakeBox, database_image: Image, measured: dict[str, Any]) -> None:
     """On a host without the service, its user and its database, a restore brings back everything: a virtual key works
     as before, and the salt key, the master key and stored credentials are the same. A restore that fails, or a
     damaged backup, leaves nothing.
     """
-    box = make_box(database_image)
+    box = make_box(database_image, **measured)
     virtual, master, salt = generate_key(box, models=[MODEL]), key(box), box.read(SALT)
     credential = {"credential_name": "mine", "credential_values": {"api_key": "sk-provider"}, "credential_info": {}}
     headers = {"Authorization": f"Bearer {master}"}

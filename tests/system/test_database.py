@@ -64,11 +64,11 @@ def test_key_after_a_restart(make_box: MakeBox, database_image: Image) -> None:
     assert box.exists("/root/questions")
 
 
-def test_postgres_of_the_host(make_box: MakeBox, database_image: Image) -> None:
+def test_postgres_of_the_host(make_box: MakeBox, database_image: Image, measured: dict[str, Any]) -> None:
     """What --with-postgres has set up stays over an install, a boot and an uninstall, and the next install finds its
     keys. No other user can log in.
     """
-    box = make_box(database_image)
+    box = make_box(database_image, **measured)
     virtual = generate_key(box, models=[MODEL])
     again = ctl(box, "install", "--installed", "--with-postgres", "--no-verify", "--offline", "--json")
     assert json.loads(again)["data"]["actions"] == []

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from box import Box
+from box import Image
 from load import loaded
 from service import chat, ctl, key, set_up, state, status_text
+
+from conftest import MakeBox
 
 OLD = "sk-the-first-key-0123456789abcdef0123456789"
 CHOSEN = "sk-a-key-of-my-own-0123456789abcdef01234567"
 ENV = "/root/.env"
 
 
-def test_rotate_key(idle_box: Box) -> None:
+def test_rotate_key(make_box: MakeBox, idle_image: Image, measured: dict[str, Any]) -> None:
     """Clients with the old key lose no request during the overlap, which survives a reload and an install. Without
     an overlap the old keys are refused at once. The .env gets the new key, which is printed nowhere, and an install
     refuses an old one.
     """
+    idle_box = make_box(idle_image, **measured)
     set_up(idle_box, f"NUM_WORKERS=2\nLITELLM_MASTER_KEY={OLD}  # mine\n")
     with loaded(idle_box, streams=4) as load:
         output = ctl(idle_box, "rotate-key", "--overlap", "10m", "-e", ENV)
