@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -28,10 +29,11 @@ NAMES = 1000
 def taken_from(folder: Path | None, calls: list[dict[str, Any]], target: Path) -> tuple[Snapshot, list[Any]]:
     """The snapshot of the installed LiteLLM, or of the one in a folder, and its answers to calls."""
     path = [str(TOP / "installer"), str(TOP)]
+    coverage = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     done = subprocess.run(
         (sys.executable, "-m", "tests.unit.snapshot_of"),
         input=json.dumps(calls),
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join([str(folder), *path] if folder else path)},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join([str(folder), *path] if folder else path), **coverage},
         capture_output=True,
         text=True,
         timeout=300,
