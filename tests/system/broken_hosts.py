@@ -356,7 +356,7 @@ BROKEN = {
         f"mkdir -p {DROP_INS}; printf '[Unit]\\nRequires=mnt-efs.mount\\n' >{DROP_INS}/mine.conf;"
         " systemctl daemon-reload",
         "unit-dependency",
-        f"{DROP_INS}/mine.conf:2: Requires=mnt-efs.mount: mnt-efs.mount is not-found, so the next start fails",
+        f"{DROP_INS}/mine.conf:2: Requires=mnt-efs.mount: mnt-efs.mount does not exist, so the next start fails",
         NO_DROP_IN,
         outcome="warning",
     ),

@@ -104,9 +104,9 @@ class UnitState:
         return self.enabled in ("enabled", "enabled-runtime", "alias")
 
 
-def in_words(active: str) -> str:
-    """The ActiveState of a unit as the end of a sentence."""
-    return "has failed" if active == "failed" else f"is {active}"
+def in_words(state: str) -> str:
+    """The ActiveState or LoadState of a unit as the end of a sentence."""
+    return {"failed": "has failed", "not-found": "does not exist"}.get(state, f"is {state}")
 
 
 @dataclass(frozen=True, slots=True)
