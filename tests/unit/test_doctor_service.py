@@ -121,6 +121,16 @@ guardrails:
 """
 
 
+def test_server_of_a_model_that_is_down(tmp_path: Path) -> None:
+    """If nothing listens at the address of a model, the remedy is to start that server, and not about DNS."""
+    refused = "[Errno 111] Connect call failed ('10.0.0.7', 5002)"
+    host = Host(tmp_path, f"{UNREACHABLE[:-1]}; ConnectionRefusedError: {refused})")
+    host.gateway = parse_config(GUARDED, "config.yaml")
+    (found,) = find(detect_journal_upstream, host)
+    assert found.evidence.startswith("config.yaml:2:55: model_list[0].litellm_params.api_base: ")
+    assert found.remedy.startswith("Start the server of that address, or correct the address; then: ")
+
+
 def test_setting_of_a_server_that_is_down(tmp_path: Path) -> None:
     """If the server of a guardrail is down, the line with its address is named, in the configuration or in .env."""
     host = Host(tmp_path, GUARDRAIL)

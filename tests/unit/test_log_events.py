@@ -197,6 +197,10 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ),
         ("uvicorn.error: Invalid HTTP request received.", "not-http"),
         ("/etc/litellm/configs/demo.yml:8:1: include is given twice, first on line 1.", "configuration-rejected"),
+        (
+            "LiteLLM Proxy: Authentication Error - Expired Key. Key Expiry time 2026-11-30 13:26:03.580000+00:00 and",
+            "client-key-expired",
+        ),
         ("DATABASE_URL has @ in it, probably in the password. Percent-encode it", "configuration-rejected"),
         ("NUM_WORKERS=2 # two is not a whole number from 1 to 1024. Correct the value", "configuration-rejected"),
         ("LiteLLM Proxy: 'tenant' (KeyError; mine.py:4 async_pre_call_hook; model claude)", "callback-raised"),

@@ -436,6 +436,8 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
                 remedy = CORRECT_LINE.format(where=lines[0].where)
             elif group.signature.name in _NAMES_ADDRESS and (where := _find_setting(snapshot, group.sample)):
                 evidence = f"{where}: {evidence}"
+                if "Connection refused" in group.sample or "[Errno 111]" in group.sample:
+                    remedy = "Start the server of that address, or correct the address; then: sudo litellmctl restart"
             elif group.signature.name == "untrusted" and (changed := changed_ca_file(snapshot)):
                 evidence, remedy = f"{changed}: {evidence}", "sudo litellmctl restart"
             elif group.signature.name == "too-many-files" and snapshot.is_active and snapshot.is_root:

@@ -414,6 +414,8 @@ def _master_key(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[L
     own = with_own_variables(config, environ)
     key = resolve_reference(general["master_key"], environ) if written else own.get(MASTER_KEY.name)
     remedy = f"Set {MASTER_KEY.name} in .env to sk- and 32 random characters."
+    if key and written and not str(general["master_key"]).startswith(REFERENCE):
+        remedy = f"Write {REFERENCE}{MASTER_KEY.name} here. {remedy}"
     if not (key or "").strip():
         state = (
             "is empty, is not a string, or refers to a variable that is not set"

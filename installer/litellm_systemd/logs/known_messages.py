@@ -172,6 +172,14 @@ _SERVICE = (
 #: Before the others: these messages quote what a client sent.
 _CLIENTS = (
     Signature(
+        "client-key-expired",
+        "litellm",
+        r"Authentication Error - Expired Key",
+        "A client sent a virtual key that has expired",
+        "give the client a new one: litellmctl key rotate",
+        min_count=0,
+    ),
+    Signature(
         "client-key",
         "litellm",
         r"refused \d+ requests? with(?:out)? a|Invalid proxy server token|Malformed API Key|No api key passed in"
