@@ -39,6 +39,7 @@ from litellm_systemd.doctor.check_drop_ins import failed_command
 from litellm_systemd.doctor.check_files import (
     detect_files_config_gone,
     detect_files_gone,
+    detect_files_kind,
     detect_files_manifest,
     detect_files_unreadable,
     is_open,
@@ -97,7 +98,7 @@ from litellm_systemd.host.effective import listen_addresses, read_environ
 from litellm_systemd.host.journald import judge_silence
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
-from litellm_systemd.host.state import FileKind, FileState, Record, Verb, folder, record_of
+from litellm_systemd.host.state import FileKind, FileState, Record, Verb, folder, link, record_of
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.releases.inventory import Release
 from litellm_systemd.report.report import Outcome
@@ -676,6 +677,19 @@ def make_snapshot(root: Path, records: dict[str, Record]) -> Snapshot:
     path.parent.mkdir(parents=True)
     path.write_text(render_manifest(snapshot.layout, records, None), encoding="utf-8")
     return snapshot
+
+
+def test_copy_in_place_of_the_configuration_link(tmp_path: Path) -> None:
+    """The remedy for a file in place of the configuration link selects the configuration to which it led."""
+    path = "/etc/litellm/config.yaml"
+    snapshot = make_snapshot(tmp_path, {path: record_of(link(path, "configs/mine.yml"))})
+    for name in ("other.yml", "mine.yml"):
+        file = snapshot.layout.real(f"{snapshot.layout.configs}/{name}")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    snapshot.layout.real(path).touch()
+    (found,) = (each for each in detect_files_kind.detect(snapshot) if isinstance(each, Finding))
+    assert found.remedy.startswith("sudo litellmctl config use mine.yml ")
 
 
 def test_a_missing_file_is_restored_from_its_copy(tmp_path: Path) -> None:

@@ -146,3 +146,13 @@ def test_doctor_with_an_incomplete_chain(tmp_path: Path) -> None:
         ".env:1: the key in TLS_KEY_FILE is that of certificate 2 in TLS_CERT_FILE, not of the first one"
     )
     assert "# Move the certificate of the host to the beginning" in swapped.remedy
+
+
+def test_issuer_of_another_type_of_key_comes_first(tmp_path: Path) -> None:
+    """A certificate that follows that of an issuer with another type of key is in wrong order."""
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    leaf = authority.issue_cert("gateway.example")
+    text = authority.cert_pem.bytes().decode() + leaf.cert_chain_pems[0].bytes().decode()
+    host = Host(write_pair(tmp_path, TlsPair(text, leaf.private_key_pem.bytes().decode())), None)
+    (swapped,) = find(detect_tls_unusable, host)
+    assert "that of certificate 2 in TLS_CERT_FILE, not of the first one" in swapped.evidence

@@ -249,7 +249,13 @@ def detect_files_kind(snapshot: Snapshot) -> Iterator[Finding]:
     for path, record in sorted(snapshot.manifest.items()):
         found = snapshot.file(path)
         if found is not None and found.kind is not record.kind:
-            yield KIND.finding(f"{path} {describe_drift(found, record)}")
+            finding = KIND.finding(f"{path} {describe_drift(found, record)}")
+            if path == snapshot.layout.config_link:  # an install does not guess which configuration is meant
+                files = snapshot.layout.real(snapshot.layout.configs).glob("*.y*ml")
+                led = (each.name for each in files if link(path, f"configs/{each.name}").digest == record.digest)
+                remedy = f"sudo litellmctl config use {next(led, 'NAME')}    # and keeps a copy of what is there now"
+                finding = replace(finding, remedy=remedy)
+            yield finding
 
 
 OPEN = Cause(

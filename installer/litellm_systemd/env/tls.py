@@ -174,7 +174,8 @@ def _refuse_passphrase() -> str:
 def _refusal(error: ssl.SSLError, pair: TlsPair) -> InputError:
     # Before Python 3.14, the reason is "PEM lib" or None for a file without a key.
     reason = str(error.reason or "pem").replace("_", " ").lower()
-    if reason in ("key values mismatch", "key type mismatch"):
+    # The last one: the key is of another type than the certificates, such as EC for RSA.
+    if reason in ("key values mismatch", "key type mismatch", "no certificate assigned"):
         if place := _place_of_key(pair):
             return InputError(
                 f"the key in {_KEY} is that of certificate {place} in {_CERT}, not of the first one",
