@@ -203,7 +203,7 @@ BROKEN = {
         "cp -p --remove-destination /etc/litellm/configs/demo.yml /etc/litellm/config.yaml",
         "files-kind",
         "was a link",
-        "ln -sfn configs/demo.yml /etc/litellm/config.yaml",
+        "litellmctl config use demo.yml",
         outcome="warning",
     ),
     "state of root": BrokenHost(
