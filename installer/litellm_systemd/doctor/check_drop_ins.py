@@ -64,19 +64,16 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
         yield from _missing_at_next_start(snapshot)
         return
     is_waiting, named = snapshot.service.get("Job", "0") not in ("", "0"), set[str]()
-    for each in drop_ins(snapshot):
-        if each.section != "[Unit]" or each.name not in (*_NEEDS, _WAITS):
-            continue
-        for name in each.value.split()[:_MAX_UNITS]:
-            state = _state(snapshot, name)
-            if each.name == _WAITS:
-                is_cause = is_waiting and state == "activating"
-            else:
-                is_cause = state not in ("active", "reloading", "refreshing")
-            if is_cause:
-                evidence = f"{each.where}: {each.name}={name}, and {name} {in_words(state)}"
-                yield DEPENDENCY.finding(evidence, remedy=CORRECT_LINE.format(where=each.where))
-                named.add(name)
+    for line, name in _named_units(snapshot, *_NEEDS, _WAITS):
+        state = _state(snapshot, name)
+        if line.name == _WAITS:
+            is_cause = is_waiting and state == "activating"
+        else:
+            is_cause = state not in ("active", "reloading", "refreshing")
+        if is_cause:
+            evidence = f"{line.where}: {line.name}={name}, and {name} {in_words(state)}"
+            yield DEPENDENCY.finding(evidence, remedy=CORRECT_LINE.format(where=line.where))
+            named.add(name)
     # All that it requires, also by RequiresMountsFor= or a link in litellm.service.requires.
     for name in sorted(_units(snapshot, _NEEDS) - named):
         # A unit that is only inactive would be started with the service.
@@ -100,13 +97,20 @@ def detect_unit_dependency(snapshot: Snapshot) -> Iterator[Finding]:
             yield DEPENDENCY.finding(evidence, remedy=remedy)
 
 
+def _named_units(snapshot: Snapshot, *settings: str) -> Iterator[tuple[UnitLine, str]]:
+    """The lines of drop-ins that name other units in these settings, with each unit."""
+    for line in drop_ins(snapshot):
+        if line.section == "[Unit]" and line.name in settings:
+            for name in line.value.split()[:_MAX_UNITS]:
+                yield line, name
+
+
 def _missing_at_next_start(snapshot: Snapshot) -> Iterator[Finding]:
-    for each in drop_ins(snapshot):
-        for name in each.value.split()[:_MAX_UNITS] if each.section == "[Unit]" and each.name in _NEEDS else ():
-            if (state := _state(snapshot, name)) in _UNUSABLE:
-                evidence = f"{each.where}: {each.assignment}: {name} {in_words(state)}, so the next start fails"
-                remedy = CORRECT_LINE.format(where=each.where)
-                yield DEPENDENCY.finding(evidence, outcome=Outcome.WARNING, remedy=remedy)
+    for line, name in _named_units(snapshot, *_NEEDS):
+        if (state := _state(snapshot, name)) in _UNUSABLE:
+            evidence = f"{line.where}: {line.assignment}: {name} {in_words(state)}, so the next start fails"
+            remedy = CORRECT_LINE.format(where=line.where)
+            yield DEPENDENCY.finding(evidence, outcome=Outcome.WARNING, remedy=remedy)
 
 
 def _mount_lines(snapshot: Snapshot, unit: str) -> Iterator[UnitLine]:

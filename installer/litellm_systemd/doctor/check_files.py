@@ -217,8 +217,8 @@ CONFIG = Cause(
 @detects(CONFIG)
 def detect_files_config_gone(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a link to the active configuration that leads to no file, unless `files-gone` reports that file."""
-    link = snapshot.layout.config_link
-    path, found = _active_config(snapshot), snapshot.file(link)
+    config_link = snapshot.layout.config_link
+    path, found = _active_config(snapshot), snapshot.file(config_link)
     if path is None or found is None or found.kind is not FileKind.LINK:
         return
     try:
@@ -230,7 +230,7 @@ def detect_files_config_gone(snapshot: Snapshot) -> Iterator[Finding]:
             raise
         trouble = "leads back to itself"
     if trouble:
-        yield CONFIG.finding(f"{link} points to {path}, which {trouble}")
+        yield CONFIG.finding(f"{config_link} points to {path}, which {trouble}")
 
 
 KIND = Cause(
@@ -251,9 +251,9 @@ def detect_files_kind(snapshot: Snapshot) -> Iterator[Finding]:
         if found is not None and found.kind is not record.kind:
             finding = KIND.finding(f"{path} {describe_drift(found, record)}")
             if path == snapshot.layout.config_link:  # an install does not guess which configuration is meant
-                files = snapshot.layout.real(snapshot.layout.configs).glob("*.y*ml")
-                led = (each.name for each in files if link(path, f"configs/{each.name}").digest == record.digest)
-                remedy = f"sudo litellmctl config use {next(led, 'NAME')}    # and keeps a copy of what is there now"
+                led = _installed_link(snapshot, path, record)
+                name = "NAME" if led is None else PurePosixPath(led.content.decode()).name
+                remedy = f"sudo litellmctl config use {name}    # and keeps a copy of what is there now"
                 finding = replace(finding, remedy=remedy)
             yield finding
 

@@ -324,7 +324,7 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
     )
     # What keeps the service from running is a failure.
     outcome = Outcome.FAILED if not snapshot.is_active and find_exit(snapshot) else Outcome.WARNING
-    reported, of_unit = set(), []
+    reported, of_unit, of_unit_outcome = set(), [], outcome
     for name, value in wanted:
         found = snapshot.service.get(name, value)
         if value not in found and name not in reported:
@@ -332,18 +332,21 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
             where = find_line(snapshot.layout, snapshot.service, name)
             lines = [each for each in read_unit_lines(snapshot.layout, snapshot.service) if each.name == name]
             # With another type the service is active long before it can answer.
-            if name == "Type" and snapshot.is_active and not control_socket(snapshot).exists():
-                outcome = Outcome.FAILED
+            is_early = name == "Type" and snapshot.is_active and not control_socket(snapshot).exists()
+            final = Outcome.FAILED if is_early else outcome
             assignment = lines[-1].assignment if lines else f"{name}={found[:80]}"
             if where.partition(":")[0] == snapshot.layout.service:
                 of_unit.append(assignment)
+                if is_early:
+                    of_unit_outcome = final
                 continue
             # An empty ExecStart=, which resets the list, must go with the others.
             of_file = [each.where for each in lines if each.path == lines[-1].path] or [where]
-            yield OVERRIDDEN.finding(f"{where}: {assignment}", outcome=outcome, remedy=_removal(snapshot, *of_file))
+            yield OVERRIDDEN.finding(f"{where}: {assignment}", outcome=final, remedy=_removal(snapshot, *of_file))
     if of_unit:  # replaced, or edited in several lines
         path = snapshot.layout.service
-        yield OVERRIDDEN.finding(f"{path}: {', '.join(of_unit)}", outcome=outcome, remedy=_removal(snapshot, path))
+        evidence = f"{path}: {', '.join(of_unit)}"
+        yield OVERRIDDEN.finding(evidence, outcome=of_unit_outcome, remedy=_removal(snapshot, path))
     # With Accept=yes, or for another unit, systemd keeps the port and the service gets nothing.
     changed = [each for each in drop_ins(snapshot, contract.SOCKET) if each.name in ("Accept", "Service")]
     if changed and snapshot.socket.get("Triggers", contract.SERVICE) != contract.SERVICE:
