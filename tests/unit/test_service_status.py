@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.commands.status import Loaded, build_runtime_facts, describe_next_step, find_unmet
+from litellm_systemd.commands.status import Loaded, build_runtime_facts, describe_next_step
+from litellm_systemd.doctor.check_drop_ins import find_unmet
 from litellm_systemd.errors import InvalidAnswer
 from litellm_systemd.host.service_status import check_status
 

@@ -27,6 +27,7 @@ from litellm_systemd.commands.figures import (
 )
 from litellm_systemd.commands.logs import recent_errors
 from litellm_systemd.contract import VERIFY_TIMER, ExitCode
+from litellm_systemd.doctor.check_drop_ins import find_unmet
 from litellm_systemd.doctor.check_unit import describe_start_error
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.aws import judge_end
@@ -236,13 +237,6 @@ def observe_service(systemctl: Systemctl) -> dict[str, Any]:
     ):
         data["status"] = ""  # systemd keeps the last one, such as "importing LiteLLM"
     return data
-
-
-def find_unmet(properties: Mapping[str, str]) -> str:
-    """`Condition` or `Assert`, if the last start of a unit did not meet one; empty if it did, or without a start."""
-    kinds = ("Condition", "Assert")
-    unmet = (each for each in kinds if properties.get(f"{each}Timestamp") and properties.get(f"{each}Result") == "no")
-    return next(unmet, "")
 
 
 def describe_service(data: Mapping[str, Any]) -> str:

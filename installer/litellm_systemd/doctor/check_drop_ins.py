@@ -6,7 +6,7 @@ Found by the result that systemd reports, without the journal. `systemctl set-pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from litellm_systemd import contract
 from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, failed_start_times, find_exit, start_error
@@ -32,14 +32,20 @@ CONDITION = Cause(
 @detects(CONDITION)
 def detect_unit_condition(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a Condition= or Assert= of a drop-in that the last start did not meet."""
-    kinds = [kind for kind in ("Condition", "Assert") if snapshot.service.get(f"{kind}Result") == "no"]
-    asked = any(snapshot.service.get(f"{kind}Timestamp") for kind in kinds)
-    if snapshot.is_active or not asked:
+    unmet = find_unmet(snapshot.service)
+    if snapshot.is_active or not unmet:
         return
-    lines = [each for each in drop_ins(snapshot) if each.name.startswith(tuple(kinds))]
+    lines = [each for each in drop_ins(snapshot) if each.name.startswith(unmet)]
     shown = "; ".join(f"{each.where}: {each.assignment}" for each in lines)
     if lines:
         yield CONDITION.finding(shown, where=lines[0].where)
+
+
+def find_unmet(properties: Mapping[str, str]) -> str:
+    """`Condition` or `Assert`, if the last start of a unit did not meet one; empty if it did, or without a start."""
+    kinds = ("Condition", "Assert")
+    unmet = (each for each in kinds if properties.get(f"{each}Timestamp") and properties.get(f"{each}Result") == "no")
+    return next(unmet, "")
 
 
 DEPENDENCY = Cause(
