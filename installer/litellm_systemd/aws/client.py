@@ -50,6 +50,10 @@ _ANY_REGION = "us-east-1"
 _SKEW = ("Signature expired", "Signature not yet current")
 
 
+class ClockWrong(InputError):
+    """AWS rejects the requests of this host because of its clock, not because of the key."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyOwner:
     """The owner of a key; or, if it is unknown, the reason (`doubt`)."""
@@ -100,7 +104,7 @@ def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) 
         )
     if code == "RequestExpired" or text.startswith(_SKEW):
         date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
-        raise InputError(
+        raise ClockWrong(
             f"{where}: AWS rejects requests from this host because its clock is wrong"
             + (f" (the time of AWS: {date})" if date else ""),
             "Set the clock: sudo timedatectl set-ntp true",

@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from litellm_systemd.aws.client import (
+    ClockWrong,
     KeyOwner,
     Refused,
     RoleRefused,
@@ -105,7 +106,7 @@ def detect_aws_key(snapshot: Snapshot) -> Iterator[Finding]:
         identity = _key_owner(snapshot)
     except InputError as error:
         edit = f"{snapshot.edit_command(KEY_ID)} && sudo litellmctl restart    # {error.hint}"
-        yield KEY.finding(error.message, remedy=error.hint if "timedatectl" in error.hint else edit)
+        yield KEY.finding(error.message, remedy=error.hint if isinstance(error, ClockWrong) else edit)
         return
     if identity.doubt is not None:
         raise Unavailable(identity.doubt)

@@ -210,7 +210,7 @@ def detect_environment_syntax(snapshot: Snapshot) -> Iterator[Finding]:
     for path, (first, *others) in ignored.items():
         lines = ", ".join(str(each.line) for each in others[:_MOST])
         more = f"; more such lines: {lines}{' and others' if len(others) > _MOST else ''}" if others else ""
-        correction = "keep one of the two lines" if "is set again" in first.text else _QUOTED
+        correction = "keep one of the two lines" if first.repeats else _QUOTED
         yield SYNTAX.finding(
             f"{path}:{first.line}: {first.text}{more}", outcome=Outcome.WARNING, path=path, correction=correction
         )

@@ -40,13 +40,14 @@ class Fault:
     """A line that systemd reads differently from how it looks.
 
     `text` says what is wrong, without a value; `lost` are the variables that the line seems to set and does not.
-    `alters`: the variable that it sets has another value than the line shows.
+    `alters`: the variable that it sets has another value than the line shows. `repeats`: an earlier line sets it too.
     """
 
     line: int
     text: str
     lost: tuple[str, ...] = ()
     alters: bool = False
+    repeats: bool = False
 
     @property
     def is_harmful(self) -> bool:
@@ -116,7 +117,8 @@ def read_environment_text(text: str, systemd: int = _COMMENTS_END_SINCE) -> Envi
             name = name.rstrip(_SPACE)
             if _NAME.fullmatch(name):
                 if values.get(name, value) != value:
-                    faults.append(Fault(line, f"{name} is set again, and overrides line {lines[name]}"))
+                    again = f"{name} is set again, and overrides line {lines[name]}"
+                    faults.append(Fault(line, again, repeats=True))
                 values[name], lines[name] = value, line
             else:
                 faults.append(_invalid_name(line, name))
