@@ -253,6 +253,11 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ),
         ("ModuleNotFoundError: No module named 'prometheus_client'", "module-missing"),
         (
+            "ImportError: Using SOCKS proxy, but the 'socksio' package is not installed. Make sure to",
+            "proxy-unusable",
+        ),
+        ("ValueError: Unknown scheme for proxy URL URL('socks4://127.0.0.1:1080')", "proxy-unusable"),
+        (
             "LiteLLM Proxy: Failed to mark prometheus worker 45 as dead: No module named 'prometheus_client'",
             "metrics-of-gone-worker",
         ),

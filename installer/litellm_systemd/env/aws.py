@@ -295,6 +295,11 @@ def _check_endpoint_region(dotenv: Dotenv, values: Mapping[str, str], region: st
 
 def _check_proxy(dotenv: Dotenv, values: Mapping[str, str], name: str) -> None:
     url = _url(values[name], ("http", "https"))
+    if re.match(r"socks\w*://", values[name], re.IGNORECASE):
+        raise InputError(
+            f"{dotenv.where(name)}: {name} is a SOCKS proxy, which the libraries of LiteLLM cannot use",
+            "Use an HTTP proxy, like http://proxy.example:3128.",
+        )
     if url is None or url.path not in ("", "/") or url.query or url.fragment:
         # Without the value, which may contain a password.
         raise InputError(

@@ -329,6 +329,13 @@ _LITELLM = (
         "sudo litellmctl status",
         min_count=3,
     ),
+    Signature(
+        "proxy-unusable",
+        "litellm",
+        r"Using SOCKS proxy, but the|Missing dependencies for SOCKS support|Unknown scheme for proxy URL",
+        "The service has the address of a proxy that the libraries of LiteLLM cannot use, such as a SOCKS proxy",
+        "set HTTPS_PROXY, HTTP_PROXY and ALL_PROXY to HTTP proxies in .env, then: sudo litellmctl install",
+    ),
     # Before the next one: the worker of a damaged release lacks the package of the metrics as well.
     Signature(
         "metrics-of-gone-worker",
