@@ -125,6 +125,20 @@ def test_a_warning_skips_no_check() -> None:
     assert cause_ids(run_checks(SNAPSHOT, checks)) == ["b-1", "a-1"]
 
 
+def test_two_warnings_about_one_problem() -> None:
+    """A warning that another one explains is its consequence if both are about the same problem, and only then."""
+
+    def about(made: Cause, *subjects: str) -> DoctorCheck:
+        return DoctorCheck(made, lambda _: (made.finding("e", what="w", subject=each) for each in subjects))
+
+    now = about(cause("aws-now", Outcome.WARNING), "throttled", "")
+    log = about(cause("journal-aws", Outcome.WARNING, caused_by=("aws-now",)), "throttled", "denied", "")
+    other = about(cause("other-log", Outcome.WARNING), "throttled")
+    diagnosis = run_checks(SNAPSHOT, (now, log, other))
+    assert [(found.subject, name) for found, name in diagnosis.consequences] == [("throttled", "aws-now")]
+    assert cause_ids(diagnosis) == ["aws-now", "aws-now", "journal-aws", "journal-aws", "other-log"]
+
+
 def test_consequences_are_not_causes() -> None:
     """A finding that a failure explains is a consequence; without that failure it is a cause."""
     symptom = failing(cause("service-down", caused_by=("config-typo",)))

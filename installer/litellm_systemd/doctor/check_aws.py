@@ -330,7 +330,7 @@ def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) ->
         elif known in MODELS and first.place is not None and first.place.line is not None:
             evidence = f"{first.place.file}:{first.place.line}: {evidence}"
             remedy = f"sudoedit {first.place.file} && sudo litellmctl reload    # {remedy}"
-        yield cause.finding(evidence, remedy=remedy)
+        yield cause.finding(evidence, remedy=remedy, subject=known.name if known else "")
     for call in calls:
         if call.error is not None:
             raise call.error

@@ -450,7 +450,7 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
                 evidence = f"{place}: {raised} ({_times(group)}): {group.sample}"
                 remedy = f"sudoedit {place.rpartition(':')[0]} && sudo litellmctl reload"
             outcome = Outcome.FAILED if fails else Outcome.WARNING
-            yield cause.finding(evidence, outcome=outcome, remedy=remedy)
+            yield cause.finding(evidence, outcome=outcome, remedy=remedy, subject=group.signature.name)
 
 
 #: A message about an exception of the user's code, and the request with which it is tried again. It calls no model.
@@ -553,7 +553,7 @@ AWS = Cause(
     outcome=Outcome.WARNING,
     requires=_JOURNAL_REQUIRES,
     # What AWS rejects now, with the same credentials, explains what it has rejected.
-    caused_by=(*_CAUSED_BY, *_NETWORK, *_CREDENTIALS),
+    caused_by=(*_CAUSED_BY, *_NETWORK, *_CREDENTIALS, "aws-throttled"),
 )
 
 

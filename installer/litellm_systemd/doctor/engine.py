@@ -30,7 +30,8 @@ class Cause:
 
     Three fields name other causes by id. `requires`: this cause is checked only if those are absent and were checked.
     `skipped_if`: this cause is not checked if one of those is found, but is checked if those could not be checked.
-    `caused_by`: if one of those is found, this cause is reported as its consequence.
+    `caused_by`: if one of those is found, this cause is reported as its consequence. A warning only explains another
+    one about the same `subject`.
     """
 
     id: str
@@ -58,10 +59,11 @@ class Cause:
         *,
         outcome: Outcome | None = None,
         actions: tuple[Action, ...] = (),
+        subject: str = "",
         **values: str,
     ) -> Finding:
         """A finding of this cause; `values` fill the template of the remedy."""
-        return Finding(self, evidence, self.remedy.format_map(values), outcome or self.outcome, actions)
+        return Finding(self, evidence, self.remedy.format_map(values), outcome or self.outcome, actions, subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Finding:
     """A cause that was detected.
 
     `evidence` is the line or value that shows it, `remedy` the command that fixes it on this host, and `actions` are
-    the steps that `doctor --fix` takes.
+    the steps that `doctor --fix` takes. `subject` is equal for findings of two checks about the same problem.
     """
 
     cause: Cause
@@ -77,6 +79,7 @@ class Finding:
     remedy: str
     outcome: Outcome
     actions: tuple[Action, ...] = ()
+    subject: str = ""
 
 
 #: Yields findings. A plain string is an observation that is not a problem, for `doctor --json` and bug reports.
@@ -161,9 +164,12 @@ class Diagnosis:
 
     def _explained(self) -> Iterator[tuple[Finding, str]]:
         failed = {run.cause.id: run.cause for run in self.runs if run.failed}
+        about = {(found.cause.id, found.subject) for run in self.runs for found in run.findings if found.subject}
         for run in self.runs:
             cause = _root(run.cause, failed)
-            yield from ((finding, cause) for finding in run.findings)
+            for finding in run.findings:
+                same = (name for name in run.cause.caused_by if (name, finding.subject) in about)
+                yield finding, cause or next(same, "")
 
 
 def _root(cause: Cause, failed: Mapping[str, Cause]) -> str:
