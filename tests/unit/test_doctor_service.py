@@ -285,10 +285,23 @@ def test_journal_of_another_namespace(tmp_path: Path, line: str, is_gap: bool) -
 
 
 def test_refused_clients(tmp_path: Path) -> None:
-    """Clients with a wrong key, as after `rotate-key`, are a remark, and guesses, which are a finding, are not."""
+    """Clients with a wrong key, as after `rotate-key`, are a remark that adds up the last hour. Guesses, which are a
+    finding, are not.
+    """
     refused = "refused 7 requests with a wrong key, from 10.0.0.9 (7)"
     (remark,) = (each for each in collect_remarks(Host(tmp_path, refused)) if "refused" in each)
     assert remark.startswith(f"In the last hour the service {refused}. ")
+    mixed = "refused 5 requests without a key and 2 requests with a wrong key, from 10.0.0.8 (6), 10.0.0.9 (1)"
+    once = "refused 1 request with a wrong key, from ::1 (1)"
+    (remark,) = (each for each in collect_remarks(Host(tmp_path, refused, mixed, once)) if "refused" in each)
+    summed = (
+        "refused 10 requests with a wrong key and 5 requests without a key, from 10.0.0.9 (8), 10.0.0.8 (6), ::1 (1)"
+    )
+    assert remark.startswith(f"In the last hour the service {summed}. ")
+    many = (f"refused 1 request with a wrong key, from 10.0.0.{number} (1)" for number in range(7))
+    (remark,) = (each for each in collect_remarks(Host(tmp_path, *many)) if "refused" in each)
+    assert "refused 7 requests with a wrong key, from 10.0.0.0 (1), " in remark
+    assert " 10.0.0.4 (1) and 2 more. " in remark
     guessed = "refused 7 guessed keys after 7 requests"
     assert not [each for each in collect_remarks(Host(tmp_path, guessed)) if "refused" in each]
 

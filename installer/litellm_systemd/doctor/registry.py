@@ -37,6 +37,7 @@ from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind, is_edited
 from litellm_systemd.install.undo_log import read_undo_log
+from litellm_systemd.report.report import render_count
 
 _MODULES = (
     *(
@@ -128,7 +129,10 @@ def _stopping_service(snapshot: Snapshot) -> Iterator[str]:
         yield f"{contract.SERVICE} is stopping{step}"
 
 
-_WRONG_KEY = re.compile(r"refused \d+ requests? with a wrong key.*")
+#: A line about refused requests (runtime/master/refusals.py), its reasons and its clients, each with a number.
+_WRONG_KEY = re.compile(r"refused (?P<reasons>.{0,300}\d requests? with a wrong key.{0,300}?), from (?P<clients>.+)")
+_REASON = re.compile(r"(?P<number>\d+) requests? (?P<name>.+?)(?=(?:,| and) \d+ requests? |$)")
+_CLIENT = re.compile(r"(?P<name>\S.*?) \((?P<number>\d+)\)(?:, |$)")
 _OLD_KEY = re.compile(r"(.{1,300}) uses the old master key, which is (refused from .+)")
 #: LiteLLM's refusal of a request for a model that is not configured.
 _UNKNOWN_MODEL = re.compile(r"Invalid model name passed in model=(.{1,200}?)\. Call `")
@@ -140,14 +144,29 @@ def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
     if not snapshot.is_active:
         return
     texts = [each.text for each in snapshot.recent_events]
-    found = [match[0] for text in texts if (match := _WRONG_KEY.match(text))]
     users = {match[1]: match[2] for text in texts if (match := _OLD_KEY.match(text))}
     for end in dict.fromkeys(users.values()):
         clients = [client for client, each in users.items() if each == end]
         more = f" and {len(clients) - _NAMED} more" if len(clients) > _NAMED else ""
         yield f"In the last hour these clients used the old master key, {end}: {', '.join(clients[:_NAMED])}{more}"
-    if found:
-        yield f"In the last hour the service {found[-1]}. To configure a client with its key: sudo litellmctl client"
+    lines = [match for text in texts if (match := _WRONG_KEY.match(text))]
+    if lines:
+        reasons = _add_up(_REASON, [line["reasons"] for line in lines])
+        refused = _add_up(_CLIENT, [line["clients"] for line in lines])
+        counts = [f"{render_count(count, 'request')} {reason}" for reason, count in reasons]
+        listed = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
+        named = ", ".join(f"{client} ({count})" for client, count in refused[:_NAMED])
+        more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+        hint = "To configure a client with its key: sudo litellmctl client"
+        yield f"In the last hour the service refused {listed}, from {named}{more}. {hint}"
+
+
+def _add_up(pattern: re.Pattern[str], texts: list[str]) -> list[tuple[str, int]]:
+    """The names that a pattern finds, with their numbers added up, the largest first."""
+    counts: Counter[str] = Counter()
+    for match in (match for text in texts for match in pattern.finditer(text)):
+        counts[match["name"]] += int(match["number"])
+    return counts.most_common()
 
 
 def _unknown_models(snapshot: Snapshot) -> Iterator[str]:
