@@ -131,6 +131,50 @@ def test_server_of_a_model_that_is_down(tmp_path: Path) -> None:
     assert found.remedy.startswith("Start the server of that address, or correct the address; then: ")
 
 
+REJECTED = (
+    "LiteLLM Proxy: litellm.AuthenticationError: AuthenticationError: OpenAIException - Incorrect API key provided:"
+    " sk-***. (invalid_api_key; model %s)"
+)
+KEYS = """\
+model_list:
+  - {model_name: own, litellm_params: {model: openai/m, api_key: os.environ/TEAM_KEY}}
+  - {model_name: own, litellm_params: {model: openai/m, api_key: sk-written-here}}
+  - {model_name: usual, litellm_params: {model: openai/m}}
+  - {model_name: shared, litellm_params: {model: openai/m, litellm_credential_name: ours}}
+  - {model_name: "mistral/*", litellm_params: {model: "mistral/*"}}
+credential_list:
+  - {credential_name: ours, credential_values: {api_key: sk-written-here}, credential_info: {}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "where", "edit"),
+    [
+        ("own", ".env:2: TEAM_KEY or config.yaml:3:57: model_list[1].litellm_params.api_key", ".env"),
+        ("usual", ".env:3: OPENAI_API_KEY", ".env"),
+        ("shared", "config.yaml:8:49: credential_list[0].credential_values.api_key", "config.yaml"),
+        ("mistral/large", ".env:4: MISTRAL_API_KEY", ".env"),
+    ],
+)
+def test_key_that_a_provider_rejects(tmp_path: Path, model: str, where: str, edit: str) -> None:
+    """If a provider rejects a key, the line that sets it is named, in .env or in the configuration."""
+    host = Host(tmp_path, REJECTED % model)
+    host.gateway = parse_config(KEYS, "config.yaml")
+    host.dotenv = parse_dotenv("\nTEAM_KEY=a\nOPENAI_API_KEY=b\nMISTRAL_API_KEY=c\n", ".env")
+    host.environment = host.dotenv.values
+    (found,) = find(detect_journal_upstream, host)
+    assert found.evidence.startswith(f"{where}: The provider rejects the key of a model (once, ")
+    assert found.remedy.startswith(f"sudoedit {edit} && sudo litellmctl restart ")
+
+
+def test_rejected_key_of_an_unknown_model(tmp_path: Path) -> None:
+    """Without the configuration that the service runs with, the rejected key is found without a line."""
+    for host in (Host(tmp_path, REJECTED % "gone"), Host(tmp_path, REJECTED.partition(" (")[0])):
+        (found,) = find(detect_journal_upstream, host)
+        assert found.evidence.startswith("The provider rejects the key of a model")
+        assert found.remedy.startswith("correct the key in .env")
+
+
 def test_setting_of_a_server_that_is_down(tmp_path: Path) -> None:
     """If the server of a guardrail is down, the line with its address is named, in the configuration or in .env."""
     host = Host(tmp_path, GUARDRAIL)

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -369,6 +370,8 @@ _SETTINGS = {"too-many-files": ("LimitNOFILE",), "unreachable": BLOCKING}
 _NAMES_ADDRESS = ("guardrail-unreachable", "unreachable")
 _ADDRESS = re.compile(r"\('(?P<host>[^']{1,99})', (?P<port>\d{1,5})\)|\b(?P<name>[\w.-]{1,99}):(?P<number>\d{1,5})\b")
 _PORTS = {"http": 80, "https": 443}
+#: The model that a message names at its end, and the parameter with the key of its provider.
+_MODEL, _API_KEY = re.compile(r"[;(] ?model ([^()\n]{1,200})\)$"), "api_key"
 _REMEDY = "{remedy}    # to see all messages: litellmctl logs --errors"
 
 
@@ -438,6 +441,9 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
                 evidence = f"{where}: {evidence}"
                 if "Connection refused" in group.sample or "[Errno 111]" in group.sample:
                     remedy = "Start the server of that address, or correct the address; then: sudo litellmctl restart"
+            elif group.signature.name == "provider-key" and (keys := _find_keys(snapshot, group.sample)):
+                evidence = f"{' or '.join(keys)}: {evidence}"
+                remedy = f"{next(iter(keys.values()))} && sudo litellmctl restart"
             elif group.signature.name == "untrusted" and (changed := changed_ca_file(snapshot)):
                 evidence, remedy = f"{changed}: {evidence}", "sudo litellmctl restart"
             elif group.signature.name == "too-many-files" and snapshot.is_active and snapshot.is_root:
@@ -497,6 +503,23 @@ def _find_setting(snapshot: Snapshot, text: str) -> str:
             if url.hostname and _address(url.hostname, url.port or _PORTS.get(url.scheme, 0)) in found:
                 return where
     return ""
+
+
+def _find_keys(snapshot: Snapshot, text: str) -> dict[str, str]:
+    """Where the API keys of the model that a message names are set, each with the command that opens its file."""
+    found, group = dict[str, str](), _MODEL.search(text)
+    with contextlib.suppress(InstallerError, OSError):  # this user cannot read them, or the file was edited since
+        config = snapshot.gateway
+        for model in (each for each in config.models if group and fnmatchcase(group[1], each.name)):
+            key = config.called_params(model).get(_API_KEY)
+            # Without the parameter, the libraries of most providers read this variable.
+            name = str(key or f"{model.provider}_API_KEY".upper()).removeprefix(contract.REFERENCE)
+            if name in snapshot.environment:
+                found[f"{snapshot.dotenv.where(name)}: {name}"] = snapshot.edit_command(name)
+            elif key:
+                place = config.place(config.param_path(model, _API_KEY))
+                found[str(place)] = f"sudoedit {place.file or snapshot.config_path}"
+    return found
 
 
 def _address(host: str, port: int) -> tuple[str, int]:
