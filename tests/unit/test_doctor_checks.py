@@ -32,6 +32,7 @@ from litellm_systemd.doctor.check_configuration import (
     detect_environment_file,
     detect_environment_key_short,
     detect_environment_syntax,
+    detect_environment_unloadable,
     detect_environment_unusable,
     merge_items,
 )
@@ -417,18 +418,44 @@ def test_all_lines_of_another_command_are_to_be_removed(tmp_path: Path) -> None:
     assert found.remedy.startswith(f"Remove the lines {path}:2 and {path}:4, then: ")
 
 
-def test_replaced_unit(tmp_path: Path) -> None:
-    """A unit file that was replaced is one finding, whose remedy restores it, and so is what it relaxes."""
+@pytest.mark.parametrize(
+    ("lines", "cause", "evidence"),
+    [
+        (
+            "User=litellm\nEnvironmentFile=/etc/litellm/litellm.env\nExecStart=/usr/local/bin/litellm",
+            "unit-overridden",
+            ": Type=simple, ExecStart=/usr/local/bin/litellm",
+        ),
+        (
+            "EnvironmentFile=/etc/litellm/litellm.env\nExecStart=/usr/local/bin/litellm",
+            "unit-root",
+            ": User=(unset: root)",
+        ),
+        (
+            "ExecStart=/usr/local/bin/litellm",
+            "environment-unloadable",
+            " was edited, or replaced by another tool: it has no EnvironmentFile=/etc/litellm/litellm.env",
+        ),
+    ],
+)
+def test_replaced_unit(tmp_path: Path, lines: str, cause: str, evidence: str) -> None:
+    """A unit file that was replaced is one finding, whose remedy restores it, whatever the new one lacks."""
     path = "/etc/systemd/system/litellm.service"
     file = tmp_path / path.lstrip("/")
     file.parent.mkdir(parents=True)
-    file.write_text("[Service]\nExecStart=/usr/local/bin/litellm\n", encoding="utf-8")
+    file.write_text(f"[Service]\n{lines}\n", encoding="utf-8")
     command = "{ path=/usr/local/bin/litellm ; argv[]=/usr/local/bin/litellm }"
-    host = Host(tmp_path, Type="simple", ExecStart=command, FragmentPath=path, ProtectSystem="no")
-    (found,) = (each for each in detect_unit_overridden.detect(host) if isinstance(each, Finding))
-    assert found.evidence == f"{path}: Type=simple, ExecStart=/usr/local/bin/litellm"
-    assert found.remedy.startswith("sudo litellmctl install --installed --take-ours ")
-    (found,) = (each for each in detect_unit_sandbox.detect(host) if isinstance(each, Finding))
+    user = "litellm" if "User=" in lines else ""
+    env = "LITELLM_MASTER_KEY=sk-0123456789abcdefghij\n" if "EnvironmentFile=" in lines else ""
+    host = Host(tmp_path, env, Type="simple", ExecStart=command, FragmentPath=path, ProtectSystem="no", User=user)
+    (tmp_path / "etc/litellm").mkdir()
+    (tmp_path / "etc/litellm/litellm.env").write_text(env, encoding="utf-8")
+    checks = (
+        *(detect_environment_unloadable, detect_environment_unusable),
+        *(detect_unit_root, detect_unit_sandbox, detect_unit_overridden),
+    )
+    (found,) = run_checks(host, checks).causes
+    assert (found.cause.id, found.evidence) == (cause, path + evidence)
     assert found.remedy.startswith("sudo litellmctl install --installed --take-ours ")
 
 

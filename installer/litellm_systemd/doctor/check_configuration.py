@@ -6,12 +6,13 @@ import contextlib
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.doctor.check_files import is_readable
-from litellm_systemd.doctor.check_unit import find_missing_module
+from litellm_systemd.doctor.check_unit import find_missing_module, lacks_environment_file, removal
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, TwoMethods, judge_end
@@ -154,7 +155,7 @@ def detect_environment_undecryptable(snapshot: Snapshot) -> Iterator[Finding]:
 UNLOADABLE = Cause(
     "environment-unloadable",
     "systemd does not load a file of variables: it is missing or not valid, so that the service does not start"
-    " (Result=resources), or a drop-in removes it from the unit.",
+    " (Result=resources), a drop-in removes it from the unit, or another tool replaced the unit.",
     "{edit} && sudo litellmctl start    # or create the file; a dash before its path makes it optional",
     requires=("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked"),
 )
@@ -176,8 +177,13 @@ def detect_environment_unloadable(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _dropped_file(snapshot: Snapshot) -> Iterator[Finding]:
-    """A drop-in that resets the list of files, so that the service has no key."""
+    """A drop-in that resets the list of files, or a unit without one, so that the service has no key."""
     own = snapshot.layout.environment_file
+    if lacks_environment_file(snapshot):
+        path = snapshot.layout.service
+        evidence = f"{path} was edited, or replaced by another tool: it has no EnvironmentFile={own}"
+        yield replace(UNLOADABLE.finding(evidence, edit=""), remedy=removal(snapshot, path))
+        return
     if MASTER_KEY.name in snapshot.environment or own in snapshot.service.get("EnvironmentFiles", ""):
         return
     for each in read_unit_lines(snapshot.layout, snapshot.service):

@@ -20,6 +20,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import StartError, find_blamed, find_crash, find_start_error, read_error
+from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host.effective import UnitLine, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
@@ -254,16 +255,18 @@ def detect_unit_root(snapshot: Snapshot) -> Iterator[Finding]:
     user = snapshot.service.get("User", "")
     if snapshot.unit(contract.SERVICE).load == "loaded" and user != contract.SERVICE_USER:
         where = find_line(snapshot.layout, snapshot.service, "User")
+        if where.partition(":")[0] == snapshot.layout.service and reporter_of_unit(snapshot) != ROOT.id:
+            return
         # With the group alone, the service of the right user still cannot read its configuration.
         group = (each.where for each in reversed(drop_ins(snapshot)) if each.name == "Group")
-        remedy = _removal(snapshot, where, *group)
+        remedy = removal(snapshot, where, *group)
         yield ROOT.finding(f"{where}: User={user or '(unset: root)'}", remedy=remedy)
     elif snapshot.service.get("DynamicUser") == "yes":
         where = find_line(snapshot.layout, snapshot.service, "DynamicUser")
-        yield ROOT.finding(f"{where}: DynamicUser=yes", remedy=_removal(snapshot, where))
+        yield ROOT.finding(f"{where}: DynamicUser=yes", remedy=removal(snapshot, where))
 
 
-def _removal(snapshot: Snapshot, *places: str) -> str:
+def removal(snapshot: Snapshot, *places: str) -> str:
     """The remedy for lines, as FILE:LINE, that a drop-in or the unit itself should not have."""
     if any(each.partition(":")[0] == snapshot.layout.service for each in places):
         return "sudo litellmctl install --installed --take-ours    # restores the unit, and keeps a copy"
@@ -299,7 +302,9 @@ def detect_unit_sandbox(snapshot: Snapshot) -> Iterator[Finding]:
         # ProtectSystem=full still makes /usr and /etc read-only.
         if found not in (wanted, "full"):
             where = find_line(snapshot.layout, snapshot.service, name)
-            yield SANDBOX.finding(f"{where}: {name}={found[:60]}", remedy=_removal(snapshot, where))
+            if where.partition(":")[0] == snapshot.layout.service and reporter_of_unit(snapshot):
+                continue
+            yield SANDBOX.finding(f"{where}: {name}={found[:60]}", remedy=removal(snapshot, where))
 
 
 OVERRIDDEN = Cause(
@@ -317,36 +322,27 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a drop-in that changes how the service is started."""
     if snapshot.unit(contract.SERVICE).load != "loaded":
         return
-    python = f"{snapshot.layout.current}/bin/python"
-    wanted = (
-        *(("Type", "notify"), ("NotifyAccess", "main"), ("KillMode", "mixed")),
-        *(("ExecStart", contract.RUNTIME), ("ExecStart", python)),
-    )
     # What keeps the service from running is a failure.
     outcome = Outcome.FAILED if not snapshot.is_active and find_exit(snapshot) else Outcome.WARNING
-    reported, of_unit, of_unit_outcome = set(), [], outcome
-    for name, value in wanted:
-        found = snapshot.service.get(name, value)
-        if value not in found and name not in reported:
-            reported.add(name)
-            where = find_line(snapshot.layout, snapshot.service, name)
-            lines = [each for each in read_unit_lines(snapshot.layout, snapshot.service) if each.name == name]
-            # With another type the service is active long before it can answer.
-            is_early = name == "Type" and snapshot.is_active and not control_socket(snapshot).exists()
-            final = Outcome.FAILED if is_early else outcome
-            assignment = lines[-1].assignment if lines else f"{name}={found[:80]}"
-            if where.partition(":")[0] == snapshot.layout.service:
-                of_unit.append(assignment)
-                if is_early:
-                    of_unit_outcome = final
-                continue
-            # An empty ExecStart=, which resets the list, must go with the others.
-            of_file = [each.where for each in lines if each.path == lines[-1].path] or [where]
-            yield OVERRIDDEN.finding(f"{where}: {assignment}", outcome=final, remedy=_removal(snapshot, *of_file))
-    if of_unit:  # replaced, or edited in several lines
+    of_unit, of_unit_outcome = [], outcome
+    for name, where in _changed_settings(snapshot).items():
+        lines = [each for each in read_unit_lines(snapshot.layout, snapshot.service) if each.name == name]
+        # With another type the service is active long before it can answer.
+        is_early = name == "Type" and snapshot.is_active and not control_socket(snapshot).exists()
+        final = Outcome.FAILED if is_early else outcome
+        assignment = lines[-1].assignment if lines else f"{name}={snapshot.service[name][:80]}"
+        if where.partition(":")[0] == snapshot.layout.service:
+            of_unit.append(assignment)
+            if is_early:
+                of_unit_outcome = final
+            continue
+        # An empty ExecStart=, which resets the list, must go with the others.
+        of_file = [each.where for each in lines if each.path == lines[-1].path] or [where]
+        yield OVERRIDDEN.finding(f"{where}: {assignment}", outcome=final, remedy=removal(snapshot, *of_file))
+    if of_unit and reporter_of_unit(snapshot) == OVERRIDDEN.id:  # replaced, or edited in several lines
         path = snapshot.layout.service
         evidence = f"{path}: {', '.join(of_unit)}"
-        yield OVERRIDDEN.finding(evidence, outcome=of_unit_outcome, remedy=_removal(snapshot, path))
+        yield OVERRIDDEN.finding(evidence, outcome=of_unit_outcome, remedy=removal(snapshot, path))
     # With Accept=yes, or for another unit, systemd keeps the port and the service gets nothing.
     changed = [each for each in drop_ins(snapshot, contract.SOCKET) if each.name in ("Accept", "Service")]
     if changed and snapshot.socket.get("Triggers", contract.SERVICE) != contract.SERVICE:
@@ -355,6 +351,43 @@ def detect_unit_overridden(snapshot: Snapshot) -> Iterator[Finding]:
             " litellm.socket litellm.service && sudo litellmctl start"
         )
         yield OVERRIDDEN.finding(f"{changed[0].where}: {changed[0].assignment}", outcome=outcome, remedy=remedy)
+
+
+def _changed_settings(snapshot: Snapshot) -> dict[str, str]:
+    """The settings that litellmctl relies on and that have another value, each with its FILE:LINE or FILE."""
+    wanted = (
+        *(("Type", "notify"), ("NotifyAccess", "main"), ("KillMode", "mixed")),
+        *(("ExecStart", contract.RUNTIME), ("ExecStart", f"{snapshot.layout.current}/bin/python")),
+    )
+    changed = (name for name, value in wanted if value not in snapshot.service.get(name, value))
+    return {name: find_line(snapshot.layout, snapshot.service, name) for name in changed}
+
+
+def reporter_of_unit(snapshot: Snapshot) -> str:
+    """The id of the cause that reports a replaced unit file, since it may lack all that others look for.
+
+    Empty if the unit's own file has what litellmctl relies on.
+    """
+    if lacks_environment_file(snapshot):
+        return "environment-unloadable"
+
+    def is_of_unit(where: str) -> bool:
+        return where.partition(":")[0] == snapshot.layout.service
+
+    is_other = snapshot.service.get("User", contract.SERVICE_USER) != contract.SERVICE_USER
+    if is_other and is_of_unit(find_line(snapshot.layout, snapshot.service, "User")):
+        return ROOT.id
+    return OVERRIDDEN.id if any(map(is_of_unit, _changed_settings(snapshot).values())) else ""
+
+
+def lacks_environment_file(snapshot: Snapshot) -> bool:
+    """Whether the unit has no EnvironmentFile= with the environment, neither in its file nor in a drop-in."""
+    names = [each.name for each in read_unit_lines(snapshot.layout, snapshot.service)]
+    return (
+        snapshot.service.get("FragmentPath") == snapshot.layout.service
+        and "EnvironmentFile" not in names
+        and MASTER_KEY.name not in snapshot.environment
+    )
 
 
 def control_socket(snapshot: Snapshot) -> Path:
