@@ -31,6 +31,7 @@ from litellm_systemd.doctor.check_configuration import (
     detect_environment_doubtful,
     detect_environment_file,
     detect_environment_key_short,
+    detect_environment_overridden,
     detect_environment_syntax,
     detect_environment_unloadable,
     detect_environment_unusable,
@@ -95,7 +96,7 @@ from litellm_systemd.doctor.start_errors import read_error
 from litellm_systemd.env.settings import parse_dotenv
 from litellm_systemd.gateway.config_types import LintFinding, Place, Severity
 from litellm_systemd.host.acl import judge_acl
-from litellm_systemd.host.effective import listen_addresses, read_environ
+from litellm_systemd.host.effective import listen_addresses, observe_environment, read_environ
 from litellm_systemd.host.journald import judge_silence
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
@@ -1047,6 +1048,21 @@ def test_variable_that_is_set_twice(tmp_path: Path) -> None:
     assert isinstance(found, Finding)
     assert found.evidence == "/etc/litellm/litellm.env:3: A is set again, and overrides line 1"
     assert found.remedy.endswith("# keep one of the two lines")
+
+
+def test_key_in_two_files(tmp_path: Path) -> None:
+    """The remedy for two master keys opens the file with the one in force: only its edit lets the clients in."""
+    layout = Layout(root=tmp_path)
+    for path, key in ((layout.environment_file, "sk-clients"), ("/etc/old.env", "sk-old")):
+        layout.real(path).parent.mkdir(parents=True, exist_ok=True)
+        layout.real(path).write_text(f"LITELLM_MASTER_KEY={key}\n", encoding="utf-8")
+    files = "".join(f"{path} (ignore_errors=no)\n" for path in (layout.environment_file, "/etc/old.env"))
+    snapshot = Host(tmp_path, EnvironmentFiles=files)
+    snapshot.effective = observe_environment(layout, snapshot.service)
+    snapshot.dotenv = snapshot.effective.dotenv
+    (found,) = (each for each in detect_environment_overridden.detect(snapshot) if isinstance(each, Finding))
+    assert found.evidence.startswith("/etc/litellm/litellm.env:1: LITELLM_MASTER_KEY has no effect, since /etc/old")
+    assert found.remedy.startswith("sudoedit /etc/old.env && sudo litellmctl restart")
 
 
 @pytest.mark.parametrize(

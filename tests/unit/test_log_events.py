@@ -470,6 +470,9 @@ def test_one_event_for_a_failed_reload() -> None:
     assert (group.signature and group.signature.name, group.count) == ("reload-failed", 1)
     (group,) = group_events(read_events(reload_lines[1:]))
     assert (group.signature and group.signature.name, group.count) == ("reload-command-failed", 1)
+    given_up = ("litellm.service: Job litellm.service/start timed out.", "Timed out starting litellm.service.")
+    (group,) = group_events(read_events([systemd(text, 1500) for text in given_up]))
+    assert (group.signature and group.signature.name, group.count) == ("job-timeout", 2)
     starts = [
         systemd(text, 2000 + 5 * number)
         for number in range(2)

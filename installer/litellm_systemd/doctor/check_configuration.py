@@ -394,7 +394,9 @@ def detect_environment_overridden(snapshot: Snapshot) -> Iterator[Finding]:
         if each.path.endswith(".conf") or is_key:
             result = "; clients with that key are refused" if is_key else ""
             evidence = f"{each.where}: {each.name} has no effect, since {each.by} sets it again{result}"
-            yield OVERRIDDEN.finding(evidence, edit=edit_command(each.path))
+            # The clients' key must be the one in force: no edit of the other file lets them in.
+            edit = snapshot.edit_command(each.name) if is_key else edit_command(each.path)
+            yield OVERRIDDEN.finding(evidence, edit=edit)
 
 
 KEY_SHORT = Cause(

@@ -541,6 +541,14 @@ _SYSTEMD = (
         min_count=0,
     ),
     Signature(
+        "job-timeout",
+        "systemd",
+        r"Job \S+ timed out|^Timed out (?:start|stopp)ing ",
+        "systemd gave up a job of the service at JobTimeoutSec= or JobRunningTimeoutSec= of a drop-in",
+        "remove that line; to find it: systemctl cat litellm.service litellm.socket",
+        min_count=0,
+    ),
+    Signature(
         "unit-ended",
         "systemd",
         r"Main process exited|Failed with result|Failed to (?:start|listen|run '\S{1,20}' task)|Dependency failed"
