@@ -95,6 +95,13 @@ ON_ROLE = {
         f"its unit denies it the instance metadata: IPAddressDeny={METADATA}",
         NO_DROP_IN,
     ),
+    "profile of the service": BrokenHost(
+        "cd /var/lib/litellm; mkdir .aws; echo [work] > .aws/credentials; chown -R litellm: .aws; chmod 700 .aws; "
+        + drop_in("Environment=AWS_PROFILE=wrok"),
+        "aws-profile",
+        "mine.conf:2: there is no profile wrok in /var/lib/litellm/.aws/credentials",
+        f"rm -r /var/lib/litellm/.aws; {NO_DROP_IN}",
+    ),
     "expired role credentials": BrokenHost(
         f"{control('metadata', lifetime=-60)}; {control('rotate')}",
         "aws-role",

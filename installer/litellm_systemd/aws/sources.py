@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
+from litellm_systemd.command import run
 from litellm_systemd.env.credentials_expiry import parse_moment, render_moment
-from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable
-from litellm_systemd.user_files import read_trusted
+from litellm_systemd.errors import CommandError, InputError, MissingError, PermissionDenied, Unavailable
+from litellm_systemd.host.layout import Layout
+from litellm_systemd.host.service_user import as_service_user
+from litellm_systemd.user_files import MAX_SIZE, read_trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +75,41 @@ def read_profile(name: str, home: Path) -> Credentials:
         InputError: the profile has no key pair; the message says what it has instead.
         PermissionDenied: a file can't be read.
     """
-    return _read_profile(name, home / ".aws" / "credentials", home / ".aws" / "config")
+    return _read_profile(name, home / ".aws" / "credentials", home / ".aws" / "config", read_trusted)
 
 
 def read_service_profile(name: str, environ: Mapping[str, str], home: Path) -> Credentials:
     """The same from the files that the service reads: those that its environment names, else those in its home."""
     credentials, config = (environ.get(each) for each in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"))
     folder = home / ".aws"
-    return _read_profile(name, Path(credentials or folder / "credentials"), Path(config or folder / "config"))
+    files = Path(credentials or folder / "credentials"), Path(config or folder / "config")
+    return _read_profile(name, *files, _read_as_service)
+
+
+def _read_as_service(path: Path) -> bytes:
+    """As `read_trusted`; what the service's user could have written or replaced is read with that user's rights."""
+    try:
+        return read_trusted(path)
+    except PermissionDenied as refused:
+        argv = as_service_user(Layout(), ("head", f"--bytes={MAX_SIZE}", "--", str(path)))
+        if argv[0] == "head":  # there is no such user
+            raise
+        try:
+            return run(argv, timeout=_SECONDS_TO_READ).stdout.encode()
+        except CommandError:
+            raise refused from None
+
+
+#: A pipe in place of the file has no end.
+_SECONDS_TO_READ = 5
 
 
 class UsableByBoto3(InputError):
     """A profile without a key pair that may work for the service: boto3 gets one by a role, a program or SSO."""
 
 
-def _read_profile(name: str, credentials: Path, config: Path) -> Credentials:
-    of_config, of_credentials = _profiles(config, headed=True), _profiles(credentials)
+def _read_profile(name: str, credentials: Path, config: Path, read: Callable[[Path], bytes]) -> Credentials:
+    of_config, of_credentials = _profiles(config, read, headed=True), _profiles(credentials, read)
     found = {**_texts(of_config.get(name, {})), **_texts(of_credentials.get(name, {}))}
     if not found:
         known = ", ".join(sorted({*of_config, *of_credentials})) or "none"
@@ -150,7 +172,7 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {str(key): value.strip() for key, value in values.items() if isinstance(value, str)}
 
 
-def _profiles(path: Path, *, headed: bool = False) -> dict[str, dict[str, Any]]:
+def _profiles(path: Path, read: Callable[[Path], bytes], *, headed: bool = False) -> dict[str, dict[str, Any]]:
     """Return the profiles of a file by name. `headed`: sections are "[profile NAME]", as in `config`."""
     from botocore.configloader import build_profile_map, raw_config_parse
     from botocore.exceptions import ConfigNotFound, ConfigParseError
@@ -158,8 +180,11 @@ def _profiles(path: Path, *, headed: bool = False) -> dict[str, dict[str, Any]]:
     if not os.path.lexists(path):  # also in a folder of another user, where root reads nothing
         return {}
     try:
-        read_trusted(path)  # botocore ignores a file that can't be read
-        found: dict[str, dict[str, Any]] = raw_config_parse(str(path))
+        content = read(path)  # botocore ignores a file that can't be read
+        with os.fdopen(os.memfd_create("profiles"), "w+b") as copy:  # botocore parses only what has a path
+            copy.write(content)
+            copy.flush()
+            found: dict[str, dict[str, Any]] = raw_config_parse(f"/proc/self/fd/{copy.fileno()}")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ConfigNotFound):
         return {}
     except PermissionError:
