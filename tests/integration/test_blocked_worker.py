@@ -57,6 +57,9 @@ class Mine(CustomLogger):
             compute(float(seconds))
         elif command == "release":
             released.set()
+        elif command == "poll":
+            while not os.path.exists(__file__ + ".end"):
+                await asyncio.sleep(0.1)
         elif command == "break":
             break_health_checks()
         elif command == "leave":
@@ -116,6 +119,12 @@ class Client(threading.Thread):
     def finish(self) -> int | str:
         self.join()
         return self.outcome
+
+
+@pytest.fixture(scope="module", autouse=True)
+def waiting(service: Service) -> Client:
+    """A request that waits in the callback during the first tests."""
+    return Client(service, "poll", MESSAGES)
 
 
 class Stream(threading.Thread):
@@ -197,6 +206,15 @@ def test_repeated_short_blocks_are_reported(service: Service) -> None:
 def line_of(text: str) -> int:
     """The line of the callback that has this text."""
     return next(number for number, line in enumerate(CALLBACK.splitlines(), start=1) if text in line)
+
+
+def test_callback_that_waits_is_reported(service: Service, waiting: Client) -> None:
+    """A request that waits in a callback has a warning with file and line, without the query and the prompt."""
+    line = service.await_log("has been waiting here for more than 20 s")
+    where = f"{service.folder}/mine.py:{line_of('asyncio.sleep(0.1)')} in async_pre_call_hook"
+    assert line == f"<4>{where}: POST /v1/messages has been waiting here for more than 20 s"
+    (service.folder / "mine.py.end").touch()
+    assert waiting.finish() == 200
 
 
 @pytest.mark.parametrize(

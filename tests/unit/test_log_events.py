@@ -256,6 +256,15 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "ImportError: Using SOCKS proxy, but the 'socksio' package is not installed. Make sure to",
             "proxy-unusable",
         ),
+        (
+            "/etc/litellm/configs/mine.py:9 in ask: POST /v1/messages has been waiting here for more than 20 s",
+            "waiting-code",
+        ),
+        (
+            "LiteLLM: LoggingWorker: 1 callback(s) timed out after 20.0s (callback: Logging.async_success_handler);"
+            " 1 timed out since start",
+            "callback-slow",
+        ),
         ("ValueError: Unknown scheme for proxy URL URL('socks4://127.0.0.1:1080')", "proxy-unusable"),
         (
             "LiteLLM Proxy: Failed to mark prometheus worker 45 as dead: No module named 'prometheus_client'",

@@ -122,6 +122,14 @@ _SERVICE = (
         min_count=0,
     ),
     Signature(
+        "waiting-code",
+        "service",
+        r"has been waiting here for more than \d+ s",
+        "Requests wait in your own Python file, such as a callback that calls a server which does not answer",
+        "check that server, and let the code at the named line wait no longer than a timeout, then: sudo litellmctl"
+        " reload",
+    ),
+    Signature(
         "memory-limit-too-low",
         "service",
         r"WORKER_MEMORY_LIMIT=\d+ has no effect|is too low to recycle anything",
@@ -399,6 +407,14 @@ _LITELLM = (
         r"|Timed out draining logging tasks on shutdown",
         "A worker stopped before its callbacks had finished: logs and costs of its last requests may be missing",
         "check that the target of the callback answers, and how long it takes",
+    ),
+    Signature(
+        "callback-slow",
+        "litellm",
+        r"LoggingWorker: \d+ callback\(s\) timed out after",
+        "LiteLLM stopped a callback that logs requests because it took too long: logs and costs may be missing",
+        "check that the target of the callback answers, and how long it takes",
+        min_count=3,
     ),
     # Before those of AWS: LiteLLM quotes the error of the connection.
     Signature(

@@ -31,6 +31,8 @@ STACK_SIGNAL = signal.SIGUSR1
 _SIZE, _NUMBER = 256, 8
 _RECORD = slice(0, _SIZE)
 _IDLE = bytes(_NUMBER)
+#: What precedes the method of a request that is answered.
+_ANSWERED = b"after "
 #: Bytes of a stack: faulthandler writes 100 frames at most.
 _MAX_STACK = 65536
 #: Bytes of the stacks of all threads; faulthandler writes 100 threads at most.
@@ -141,6 +143,14 @@ def render_record(record: bytes) -> str:
     return record[_NUMBER:].rstrip(b"\0").decode(errors="replace") if record[:_NUMBER] != _IDLE else ""
 
 
+def unwrap(coroutine: Any) -> tuple[Any, str]:
+    """A coroutine without what records its request, and that request; empty if there is none, or it is answered."""
+    if not isinstance(coroutine, _Steps):
+        return coroutine, ""
+    request = render_record(coroutine._request.record)
+    return coroutine._coroutine, "" if request.startswith(_ANSWERED.decode()) else request
+
+
 class _Request:
     """The record of a request. It has no query string, in which LiteLLM accepts keys."""
 
@@ -155,7 +165,7 @@ class _Request:
 
     def end(self) -> None:
         """The request is answered. Its tasks may go on, such as callbacks that log it."""
-        self.record = self._build(b"after ")
+        self.record = self._build(_ANSWERED)
 
     def _build(self, prefix: bytes) -> bytes:
         record: bytes = self._number + prefix + self._text

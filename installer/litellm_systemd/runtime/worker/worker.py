@@ -43,7 +43,14 @@ from litellm_systemd.runtime.http.request_size import RequestSizeLimit
 from litellm_systemd.runtime.http.response_count import ResponseCounter
 from litellm_systemd.runtime.http.retired_keys import RetiredKeys
 from litellm_systemd.runtime.http.unknown_keys import UnknownKeys
-from litellm_systemd.runtime.journal import DEBUG, NOTICE, Journal, redirect_loggers, suppress_cancellation_logs
+from litellm_systemd.runtime.journal import (
+    DEBUG,
+    NOTICE,
+    WARNING,
+    Journal,
+    redirect_loggers,
+    suppress_cancellation_logs,
+)
 from litellm_systemd.runtime.leaving_flag import LeavingFlag
 from litellm_systemd.runtime.metrics.counting import Counters
 from litellm_systemd.runtime.options import Configuration, Options
@@ -55,6 +62,7 @@ from litellm_systemd.runtime.worker import (
     litellm_outages,
     litellm_redis,
     slow_connections,
+    waiting_code,
 )
 from litellm_systemd.runtime.worker.acceptor import ConnectionCounts
 from litellm_systemd.runtime.worker.api_document import ApiDocument
@@ -275,7 +283,7 @@ class _Worker:
         self._handle_signals()
         loop.add_reader(self._channel.fileno(), self._on_message)
         garbage_collection.Collector().start(loop)
-        health = loop.create_task(self._report_health())
+        tasks = [loop.create_task(each) for each in (self._report_health(), waiting_code.watch(self._report_waiting))]
         # LiteLLM logs the same messages about the configuration in each worker. Only the first worker passes them on.
         logging.disable(logging.NOTSET if self._is_first else logging.WARNING)
         with litellm_adapter.suppress_stdout():
@@ -287,9 +295,13 @@ class _Worker:
         self._handle_signals()
         redirect_loggers(self._journal)
         await serving
-        health.cancel()
+        for task in tasks:
+            task.cancel()
         self._send_refusals()
         self._channel.send(Drained(self._server.cut, self._server.drain_seconds))
+
+    def _report_waiting(self, where: str, text: str) -> None:
+        self._channel.send(FailureReport(WARNING, f"{WARNING} waiting {where}", text, ""))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

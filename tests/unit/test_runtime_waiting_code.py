@@ -1,0 +1,145 @@
+"""Code of the user's in which a request waits: found without the event loop's help, and nothing else is accused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from litellm_systemd.runtime.activity import Activity
+from litellm_systemd.runtime.worker.waiting_code import watch
+
+SCOPE = {"raw_path": b"/v1/chat/completions", "method": "POST", "query_string": b"key=sk-secret"}
+#: What calls the user's code: a function of LiteLLM, which a middleware may await in a task of its own.
+LITELLM = """\
+import asyncio, anyio
+async def call(hook):
+    await hook()
+async def call_often(hook):
+    while True:
+        await hook()
+async def in_task(hook):
+    async with anyio.create_task_group() as group:
+        group.start_soon(call, hook)
+async def gathered(hook):
+    await asyncio.gather(hook())
+"""
+MINE = """\
+import asyncio
+class Hook:
+    async def async_pre_call_hook(self):
+        prompt = "a secret prompt"
+        await self.ask()
+    async def ask(self):
+        await silent()
+    async def async_moderation_hook(self):
+        await silent()
+    async def quick(self):
+        await asyncio.sleep(0.01)
+    async def polls(self):
+        while True:
+            await self.quick()
+    async def with_model(self):
+        await call(silent)
+    async def starts_a_loop(self):
+        self.task = asyncio.create_task(silent_loop())
+        await library()
+class CustomLLM: pass
+class Provider(CustomLLM):
+    async def acompletion(self):
+        await Hook().ask()
+async def silent_loop():
+    await silent()
+"""
+LIBRARY = "import asyncio\nasync def silent(): await asyncio.Event().wait()\n"
+
+
+def load(folder: Path) -> Any:
+    """The code of LiteLLM, a library and the user, each with the path that it has on a host."""
+    names: dict[str, Any] = {}
+    for path, text in (
+        ("site-packages/litellm/utils.py", LITELLM),
+        ("site-packages/fastapi/client.py", LIBRARY.replace("silent", "library")),
+        ("mine.py", MINE),
+    ):
+        exec(compile(text, str(folder / path), "exec"), names)
+    exec(compile(LIBRARY, asyncio.__file__, "exec"), names)
+    return SimpleNamespace(**names)
+
+
+def lines_about(*serving: Any, expected: int = 0) -> list[tuple[str, str]]:
+    """What is reported about requests, each served by one of the coroutines, until some time after the expected
+    lines.
+    """
+    lines: list[tuple[str, str]] = []
+
+    async def run() -> None:
+        activity, loop = Activity(), asyncio.get_running_loop()
+        activity.start(loop)
+        tasks = [loop.create_task(activity.record(SCOPE, each)) for each in serving]
+        tasks.append(loop.create_task(watch(lambda *line: lines.append(line), 0.05)))
+        for _ in range(1000):
+            if len(lines) >= expected:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    asyncio.run(run())
+    return lines
+
+
+@pytest.mark.parametrize("way", ["call", "in_task"])
+def test_request_that_waits_in_a_hook(tmp_path: Path, way: str) -> None:
+    """A request that waits in a hook is reported once, with the line of the user's file and without the prompt."""
+    code = load(tmp_path)
+    hook = code.Hook().async_pre_call_hook
+    ((where, line),) = lines_about(getattr(code, way)(hook), expected=1)
+    assert where == f"{tmp_path}/mine.py:7 in ask"
+    assert line == f"{where}: POST /v1/chat/completions has been waiting here for more than 0 s"
+
+
+def test_hook_that_is_a_task(tmp_path: Path) -> None:
+    """A moderation hook, which LiteLLM runs as a task of its own, is found. Each of two requests is reported."""
+    code = load(tmp_path)
+    found = lines_about(*(code.gathered(code.Hook().async_moderation_hook) for _ in range(2)), expected=2)
+    assert [where for where, _ in found] == [f"{tmp_path}/mine.py:9 in async_moderation_hook"] * 2
+
+
+def test_hook_that_polls(tmp_path: Path) -> None:
+    """A hook that looks again and again for what does not come is reported."""
+    code = load(tmp_path)
+    ((where, _),) = lines_about(code.call(code.Hook().polls), expected=1)
+    assert where == f"{tmp_path}/mine.py:11 in quick"
+
+
+@pytest.mark.parametrize("name", ["with_model", "starts_a_loop"])
+def test_hooks_that_do_not_wait(tmp_path: Path, name: str) -> None:
+    """A hook that calls a slow model, and a task that a hook has left behind, are not reported. Nor is a hook that is
+    quick, however often a stream calls it.
+    """
+    code = load(tmp_path)
+    assert lines_about(code.call(getattr(code.Hook(), name)), code.call_often(code.Hook().quick)) == []
+
+
+def test_slow_provider(tmp_path: Path) -> None:
+    """A provider of the user's own may take its time, as any other one."""
+    code = load(tmp_path)
+    assert lines_about(code.call(code.Provider().acompletion)) == []
+
+
+def test_code_outside_of_requests(tmp_path: Path) -> None:
+    """A task that goes on after the response, such as a callback that logs it, is not reported."""
+    code = load(tmp_path)
+
+    async def answered() -> None:
+        asyncio.get_running_loop().create_task(code.call(code.silent_loop))
+
+    assert lines_about(answered()) == []
