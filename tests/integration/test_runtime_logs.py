@@ -128,15 +128,23 @@ def build_refused() -> str:
         }
         for name in (*REFUSALS, "unreachable")
     ]
-    models[-1]["litellm_params"] = {"model": "openai/x", "api_key": "none", "api_base": "http://127.0.0.1:9"}
-    settings = {"num_retries": 0, "disable_cooldowns": True}
+    unreachable = {"model": "openai/x", "api_key": "none", "api_base": "http://127.0.0.1:9"}
+    models[-1]["litellm_params"] = unreachable
+    models += [
+        {"model_name": "hidden", "litellm_params": {**unreachable, "api_base": "http://127.0.0.1:8"}},
+        {"model_name": "busy", "litellm_params": models[0]["litellm_params"]},
+        {"model_name": "demo", "litellm_params": {"model": "openai/x", "api_key": "none", "mock_response": "hi"}},
+    ]
+    fallbacks = [{"hidden": ["demo"]}, {"busy": ["demo"]}]
+    settings = {"num_retries": 0, "disable_cooldowns": True, "fallbacks": fallbacks}
     general = {"master_key": "os.environ/LITELLM_MASTER_KEY"}
     return json.dumps({"model_list": models, "router_settings": settings, "general_settings": general})
 
 
 def test_a_soak_is_few_lines(tmp_path: Path) -> None:
     """However many requests fail in a second, each cause is one line: an error if the operator must act, a warning if
-    AWS throttles or a client sends nonsense; each request is found by its id, and verify's refused ones are not.
+    AWS throttles or a client sends nonsense; each request is found by its id, and verify's refused ones are not. A
+    model that fails is a warning if its fallback answers, and no warning if it is only throttled.
     """
     path, call = "/v1/chat/completions", 0
     with run_cloud(role=None) as aws, Service(tmp_path, build_refused(), **aws.environment) as service:
@@ -157,6 +165,9 @@ def test_a_soak_is_few_lines(tmp_path: Path) -> None:
             for _ in range(20):
                 call += 1
                 assert send(text, f"soak-{call:04}") >= 400
+        for model in ("hidden", "busy"):
+            text = json.dumps({"model": model, "messages": [{"role": "user", "content": PROMPT}]})
+            assert {send(text) for _ in range(10)} == {200}
         for body in ("{", '["a list"]', '{"model": "no-such-model", "messages": []}', '{"model": "unreachable"}'):
             for _ in range(20):
                 assert send(body) >= 400
@@ -171,6 +182,10 @@ def test_a_soak_is_few_lines(tmp_path: Path) -> None:
         assert sum(cause in line for line in first) == 1, first
     assert len(first) == 3
     assert sum("ThrottlingException" in line and " more in " not in line for line in warnings) == 1
+    hidden = [line for line in warnings if line.endswith("fallback demo answers; model hidden)")]
+    assert sum(" more in " not in line for line in hidden) == 1
+    assert all("(ConnectionRefusedError: " in line for line in hidden)
+    assert not any("model busy" in line for line in lines if line[1] <= "5")
     # Numbers follow after 10, 30 and 70 s, and at the stop.
     assert len(errors) <= 12
     assert len(warnings) <= 20

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.runtime.failures import ERROR, INFO, WARNING, Failure, build_failure, watch
+from litellm_systemd.runtime.failures import ERROR, FALLBACK, INFO, WARNING, Failure, build_failure, watch
 from litellm_systemd.runtime.journal import Journal, JournalHandler
 from litellm_systemd.runtime.worker.litellm_adapter import is_model_group
 
@@ -104,6 +104,19 @@ CONNECTION = Refused("litellm.InternalServerError: InternalServerError: OpenAIEx
 def test_priorities(error: Exception, priority: int) -> None:
     """What an operator must act on is an error; what AWS or a retry settles, and a client's mistake, is a warning."""
     assert build(error).priority == priority
+
+
+@pytest.mark.parametrize(("code", "priority"), [("invalid_api_key", WARNING), ("rate_limit", INFO)])
+def test_failures_that_a_fallback_hides(code: str, priority: int) -> None:
+    """A failure is one level lower if a fallback has answered, which the line names before the model."""
+    error = Refused(f'OpenAIException - {{"error": {{"code": "{code}"}}}}', 401, "openai")
+    record = logging.LogRecord(
+        "LiteLLM Router", logging.ERROR, "x.py", 7, "%s\nLiteLLM: model group '%s' failed", (), None
+    )
+    record.args = (error, "gpt")
+    vars(record)[FALLBACK] = "claude"
+    failure = build_failure(record, error, in_request=True, is_model=bool)
+    assert (failure.priority, failure.text) == (priority, f"{error} (fallback claude answers; model gpt)")
 
 
 def test_defects_of_callbacks_are_errors() -> None:

@@ -24,6 +24,8 @@ from litellm_systemd.runtime.activity import Frame, render_stack
 
 #: The key in the `state` of an ASGI scope for a request of `verify` that is to be refused.
 IS_EXPECTED = "litellm_systemd.is_expected"
+#: The attribute of a log record with the name of the model that has answered in place of the one that failed.
+FALLBACK = "litellm_systemd_fallback"
 #: The priorities of syslog(3).
 ERROR, WARNING, INFO = 3, 4, 6
 
@@ -258,6 +260,8 @@ def build_failure(
         priority, place, text = WARNING, "", f"Authentication Error, {text}".rstrip(", ")
     elif place and _is_refused_by_guardrail(error):
         priority, place = WARNING, f"refused by {place}"
+    if fallback := str(getattr(record, FALLBACK, None) or "")[:200]:  # no client has noticed
+        priority = WARNING if priority == ERROR else INFO
     details = [code] if code and code not in text else []
     if subject := _find_host_problem(error):
         details += [] if type(error).__name__ in text else [f"{type(error).__name__}: {error}"[:300]]
@@ -273,6 +277,7 @@ def build_failure(
             quoted = "" if str(error) in text else f": {error}"
             details.append(f"{type(error).__name__}{quoted}"[:300])
     details += [place] if place else []
+    details += [f"fallback {fallback} answers"] if fallback else []
     details += [f"model {group}"] if group else []
     text += f" ({'; '.join(map(_line, details))})" if details else ""
     by_client = not provider and priority != ERROR and (find_status(error) or 500) < 500
