@@ -27,6 +27,8 @@ _INSTANCES = 3
 _SECONDS = 60
 #: Seconds between two requests of a client.
 _PAUSE = 1.0
+#: Events of the shortest stream, in one and a half seconds.
+_LENGTH = 15
 #: How many times longer the slowest percent of requests may take during a rolling restart.
 _TARGET = 3
 
@@ -61,7 +63,7 @@ def _measure(rounds: int) -> str:
 
 def _rate(fleet: Fleet, bearer: str) -> float:
     """The correct chats a second of 32 clients, each of which sends the next one at once."""
-    with loaded(fleet, bearer, pause=0, streams=False) as load:
+    with loaded(fleet, bearer, pause=0, streams=False, events=_LENGTH) as load:
         begin, before = time.monotonic(), len(load.outcomes)
         time.sleep(_SECONDS / 2)
         seconds, outcomes = time.monotonic() - begin, load.outcomes[before:]
@@ -70,7 +72,7 @@ def _rate(fleet: Fleet, bearer: str) -> float:
 
 def _observe(fleet: Fleet, bearer: str, event: Callable[[Fleet], None]) -> list[Outcome]:
     """The requests that begin during an event, and for at least a minute."""
-    with loaded(fleet, bearer, pause=_PAUSE) as load:
+    with loaded(fleet, bearer, pause=_PAUSE, events=_LENGTH) as load:
         begin = time.monotonic()
         event(fleet)
         time.sleep(max(0, begin + _SECONDS - time.monotonic()))

@@ -20,8 +20,8 @@ CLIENTS = 32
 PAUSE = 3.0
 #: Seconds that no answer takes, not even one that waits for a restart.
 _TIMEOUT = 60
-#: Events of a stream, and the milliseconds between them: one and a half seconds.
-_EVENTS, _GAP = 15, 100
+#: Events of the shortest stream, and the milliseconds that it takes. Each event takes milliseconds of a processor.
+EVENTS, _DURATION = 5, 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,16 @@ class Load:
 
 
 @contextmanager
-def loaded(fleet: Fleet, bearer: str, *, pause: float = PAUSE, streams: bool = True) -> Iterator[Load]:
+def loaded(
+    fleet: Fleet, bearer: str, *, pause: float = PAUSE, streams: bool = True, events: int = EVENTS
+) -> Iterator[Load]:
     """Run clients during the block. Half of them keep their connections, and with `streams` half of both stream.
 
-    `pause` is in seconds, between two requests of a client. The block ends when each request that has begun did.
+    `pause` is in seconds, between two requests of a client. The shortest stream has `events` events. The block ends
+    when each request that has begun did.
     """
     load, over = Load(), threading.Event()
-    clients = [_Client(fleet, bearer, load, number, streams and number % 4 < 2) for number in range(CLIENTS)]
+    clients = [_Client(fleet, bearer, load, number, streams and number % 4 < 2, events) for number in range(CLIENTS)]
     threads = [threading.Thread(target=each.run, args=(over, pause)) for each in clients]
     try:
         for thread in threads:
@@ -76,13 +79,14 @@ def loaded(fleet: Fleet, bearer: str, *, pause: float = PAUSE, streams: bool = T
 
 
 class _Client:
-    def __init__(self, fleet: Fleet, bearer: str, load: Load, number: int, streams: bool) -> None:
+    def __init__(self, fleet: Fleet, bearer: str, load: Load, number: int, streams: bool, events: int) -> None:
         self._fleet, self._bearer, self._load = fleet, bearer, load
         self._streams, self._keeps = streams, number % 2 == 0
         #: The part of a pause before the first request, so that the clients do not send all at once.
         self._offset = number / CLIENTS
         #: Different answers, so that a mix-up is seen.
-        self._events = _EVENTS + number % 8
+        self._events = events + number % 8
+        self._gap = _DURATION // events
         self._connection: http.client.HTTPConnection | None = None
 
     def run(self, over: threading.Event, pause: float) -> None:
@@ -113,7 +117,7 @@ class _Client:
             self._close()
         if self._connection is None:
             self._connection = self._fleet.connection(timeout=_TIMEOUT)
-        pause = f" EVERY {_GAP} MS" if self._streams else ""
+        pause = f" EVERY {self._gap} MS" if self._streams else ""
         message = {"role": "user", "content": f"STREAM {self._events} EVENTS{pause}"}
         body = {"model": MODEL, "stream": self._streams, "messages": [message]}
         headers = {"Authorization": f"Bearer {self._bearer}", "Content-Type": "application/json"}
