@@ -257,50 +257,45 @@ def test_websocket(service: Service) -> None:
 
 
 def test_one_line_for_a_burst(tmp_path: Path) -> None:
-    """A burst of wrong keys at all workers is one notice with the addresses and their numbers, without a key."""
+    """A burst of wrong keys at all workers is one notice with the addresses and their numbers, without a key.
+
+    A stop logs the refusals that are not logged yet. Those of `verify`, which prove that it knows the right key, are
+    not counted; a copy of that proof hides no other key.
+    """
     with Service(tmp_path) as service:
         service.await_ready()
         for number in range(20):
             address = {"X-Forwarded-For": "192.0.2.7"} if number < 5 else {}
             key = {"Authorization": f"Bearer {WRONG}"} if number < 15 else {}
-            connection = service.connect()
-            connection.request("GET", "/v1/models", headers={**key, **address})
-            assert connection.getresponse().status == 401
-            connection.close()
+            refuse_models(service, {**key, **address})
         wait_for("the notice", lambda: NOTICE.search(service.log()))
+        own, forged = ({REFUSAL_HEADER: build_refusal_code(key)} for key in (KEY, WRONG))
+        for headers in (
+            {},
+            {**forged, "Authorization": f"Bearer {REFUSED_KEY}"},
+            {**own, "Authorization": f"Bearer {WRONG}"},
+            {**own, "x-api-key": WRONG},
+            {**own, "Authorization": f"Bearer {REFUSED_KEY}"},
+            own,
+        ):
+            refuse_models(service, headers)
         assert service.stop() == 0
         log = service.log()
     assert NOTICE.findall(log) == [
-        "<5>refused 15 requests with a wrong key and 5 requests without a key, from 127.0.0.1 (15), 192.0.2.7 (5)"
+        "<5>refused 15 requests with a wrong key and 5 requests without a key, from 127.0.0.1 (15), 192.0.2.7 (5)",
+        "<5>refused 3 requests with a wrong key and 1 request without a key, from 127.0.0.1 (4)",
     ]
     assert WRONG not in log
     assert "Traceback" not in log
     assert not re.search("^<[0-4]>", log, re.MULTILINE), log
 
 
-def test_stop_logs_the_burst(tmp_path: Path) -> None:
-    """A stop logs the refusals that are not logged yet. Those of `verify`, which prove that it knows the right key,
-    are not counted; a copy of that proof hides no other key.
-    """
-    own, copied = build_refusal_code(KEY), {REFUSAL_HEADER: build_refusal_code(KEY)}
-    with Service(tmp_path) as service:
-        service.await_ready()
-        for headers in (
-            {},
-            {REFUSAL_HEADER: build_refusal_code(WRONG), "Authorization": f"Bearer {REFUSED_KEY}"},
-            {**copied, "Authorization": f"Bearer {WRONG}"},
-            {**copied, "x-api-key": WRONG},
-            {REFUSAL_HEADER: own, "Authorization": f"Bearer {REFUSED_KEY}"},
-            {REFUSAL_HEADER: own},
-        ):
-            connection = service.connect()
-            connection.request("GET", "/v1/models", headers=headers)
-            assert connection.getresponse().status == 401
-            connection.close()
-        assert service.stop() == 0
-        assert NOTICE.findall(service.log()) == [
-            "<5>refused 3 requests with a wrong key and 1 request without a key, from 127.0.0.1 (4)"
-        ]
+def refuse_models(service: Service, headers: dict[str, str]) -> None:
+    """Ask for the models on a connection of its own, and check that the answer is 401."""
+    connection = service.connect()
+    connection.request("GET", "/v1/models", headers=headers)
+    assert connection.getresponse().status == 401
+    connection.close()
 
 
 def test_guesses_are_delayed(service: Service) -> None:

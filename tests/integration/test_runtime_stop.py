@@ -90,27 +90,13 @@ def test_stop_completes_a_stream(tmp_path: Path, upstream: Upstream) -> None:
     assert "<3>" not in service.log()
 
 
-@pytest.mark.parametrize("seconds", ["1", "0"])
-def test_drain_timeout_of_a_stream(tmp_path: Path, upstream: Upstream, seconds: str) -> None:
-    """A stream that exceeds DRAIN_TIMEOUT ends with an error event, and a warning counts the cut requests."""
-    with Service(tmp_path, upstream.config, DRAIN_TIMEOUT=seconds, LAME_DUCK_TIMEOUT="0") as service:
-        service.await_ready()
-        stream = post_chat(service.connect(), "slow", stream=True)
-        assert stream.readline().startswith(b"data: ")
-        # A reload drains workers as a stop does.
-        assert service.query("reload")["ok"] is True
-        last = stream.read().decode().rstrip().rpartition("data: ")[2]
-        assert "try again" in json.loads(last)["error"]["message"]
-        assert service.await_log(f"force-closed 1 request after {seconds} s").startswith("<4>")
-        assert service.chat() == (200, "hello")
-        assert service.stop() == 0
-    assert "<3>" not in service.log()
-
-
-def test_drain_timeout_of_a_request(tmp_path: Path, upstream: Upstream) -> None:
-    """A request that exceeds DRAIN_TIMEOUT gets a response with 503, not a closed connection."""
+def test_drain_timeout(tmp_path: Path, upstream: Upstream) -> None:
+    """A stream that exceeds DRAIN_TIMEOUT ends with an error event, and a warning counts the cut requests. A request
+    that exceeds it gets a response with 503, not a closed connection.
+    """
     with Service(tmp_path, upstream.config, DRAIN_TIMEOUT="1", LAME_DUCK_TIMEOUT="0") as service:
         service.await_ready()
+        assert_stream_is_cut(service, "1")
         answers: list[tuple[int, str]] = []
 
         def ask() -> None:
@@ -124,6 +110,26 @@ def test_drain_timeout_of_a_request(tmp_path: Path, upstream: Upstream) -> None:
         assert service.stop() == 0
         thread.join()
     assert [(status, "try again" in text) for status, text in answers] == [(503, True)]
+
+
+def test_no_drain_timeout(tmp_path: Path, upstream: Upstream) -> None:
+    """With DRAIN_TIMEOUT=0 a stream ends at once, as after any other DRAIN_TIMEOUT."""
+    with Service(tmp_path, upstream.config, DRAIN_TIMEOUT="0", LAME_DUCK_TIMEOUT="0") as service:
+        service.await_ready()
+        assert_stream_is_cut(service, "0")
+        assert service.stop() == 0
+    assert "<3>" not in service.log()
+
+
+def assert_stream_is_cut(service: Service, seconds: str) -> None:
+    """Check what the client of a stream and the log get at a reload, which drains workers as a stop does."""
+    stream = post_chat(service.connect(), "slow", stream=True)
+    assert stream.readline().startswith(b"data: ")
+    assert service.query("reload")["ok"] is True
+    last = stream.read().decode().rstrip().rpartition("data: ")[2]
+    assert "try again" in json.loads(last)["error"]["message"]
+    assert service.await_log(f"force-closed 1 request after {seconds} s").startswith("<4>")
+    assert service.chat() == (200, "hello")
 
 
 def test_second_stop_force_closes(tmp_path: Path, upstream: Upstream) -> None:
