@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from litellm_systemd.releases.requirements_lock import Pin
 
 
-def reversion(wheel: Path, folder: Path, version: str, added: Mapping[str, str] | None = None) -> Path:
-    """Write the same wheel with another version into a folder, with text appended to some of its files."""
+def reversion(wheel: Path, folder: Path, version: str) -> Path:
+    """Write the same wheel with another version into a folder."""
     name, before = wheel.name.split("-")[:2]
     old, new = f"{name}-{before}.dist-info/", f"{name}-{version}.dist-info/"
     target = folder / wheel.name.replace(f"-{before}-", f"-{version}-", 1)
@@ -20,7 +20,7 @@ def reversion(wheel: Path, folder: Path, version: str, added: Mapping[str, str] 
         for item in source.infolist():
             if item.filename == f"{old}RECORD":
                 continue
-            content = source.read(item) + (added or {}).get(item.filename, "").encode()
+            content = source.read(item)
             item.filename = item.filename.replace(old, new, 1)
             if item.filename == f"{new}METADATA":
                 content = content.replace(f"\nVersion: {before}\n".encode(), f"\nVersion: {version}\n".encode(), 1)

