@@ -14,7 +14,8 @@ import pytest
 from box import Box, Image, Namespaces
 from broken_hosts import BROKEN, DROP_INS, FAIL, NO_DROP_IN, PACKAGES, START, drop_in
 from doctor_helpers import INSTALLED, OURS, assert_reported, doctor, ids, sh
-from service import chat, ctl, set_env, signal_process, state, write_config
+from service import BASE, MODEL, chat, ctl, key, set_env, signal_process, state, write_config
+from tests.balancers import balancer_environment, find_balancer
 from tests.bundle import WHEELS
 
 from litellm_systemd.doctor.registry import CHECKS
@@ -137,6 +138,45 @@ def test_damaged_release(host: Box, install_environment: dict[str, str]) -> None
     assert (ids(fixed), fixed["exit_code"] in HEALTHY) == ([], True)
     assert state(host)["ActiveState"] == "active"
     assert host.run((OURS, "releases", "verify")).returncode == 0
+
+
+NGINX = """\
+error_log /var/log/nginx/error.log;
+pid /run/nginx.pid;
+events {}
+http {
+    access_log off;
+    server {
+        listen 127.0.0.1:8080;
+        location / { proxy_pass http://127.0.0.1:4000; }
+    }
+}
+"""
+
+
+def test_nginx_in_front(host: Box) -> None:
+    """A body that nginx refused is reported with the proxy_pass without a limit, until the limit is written. Streams
+    need no directive: each has the header that turns nginx's buffers off.
+    """
+    sh(host, "mkdir -p /etc/nginx /var/log/nginx /var/lib/nginx")
+    host.write("/etc/nginx/nginx.conf", NGINX)
+    variables = [f"--setenv={name}={value}" for name, value in balancer_environment().items()]
+    command = (find_balancer("nginx"), "-c", "/etc/nginx/nginx.conf", "-g", "daemon off;")
+    host.run(("systemd-run", "--quiet", "--unit=nginx", *variables, *command))
+    headers = f"-H 'Authorization: Bearer {key(host)}' -H 'Content-Type: application/json'"
+    send = f"curl -s --retry 9 --retry-connrefused -o /dev/null -w '%{{http_code}}' {headers}"
+    url = "http://127.0.0.1:8080/v1/chat/completions"
+    sent = host.run(("bash", "-c", f"head -c 2M /dev/zero | {send} --data-binary @- {url}")).stdout
+    (found,) = doctor(host)["data"]["findings"]
+    assert (sent, found["id"], found["outcome"]) == ("413", "proxy-nginx", "warning")
+    assert found["seen"].startswith("/etc/nginx/nginx.conf:8: proxy_pass http://127.0.0.1:4000: without client_max")
+    correction = found["mend"].rpartition("# write: ")[2]
+    host.write("/etc/nginx/nginx.conf", NGINX.replace("        listen", f"        {correction}\n        listen"))
+    assert ids(doctor(host)) == []
+    body = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hi"}]})
+    answer = host.run(("bash", "-c", f"{send} -D - -d '{body}' {BASE}/v1/chat/completions")).stdout
+    assert "x-accel-buffering: no" in answer.lower()
+    sh(host, "systemctl stop nginx; rm /etc/nginx/nginx.conf")
 
 
 def test_healthy_hosts(host: Box) -> None:

@@ -24,6 +24,7 @@ _TITLES = {
     "redis": "Redis",
     "unit": "Units",
     "port": "Port",
+    "proxy": "Reverse proxy",
     "network": "Network",
     "aws": "AWS",
     "service": "Running service",

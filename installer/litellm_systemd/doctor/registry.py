@@ -24,6 +24,7 @@ from litellm_systemd.doctor import (
     check_journald,
     check_metrics,
     check_network,
+    check_nginx,
     check_redis,
     check_release,
     check_service,
@@ -52,7 +53,7 @@ _MODULES = (
         check_drop_ins,
         check_unit,
     ),
-    *(check_network, check_aws, check_service, check_metrics),
+    *(check_network, check_aws, check_service, check_nginx, check_metrics),
 )
 
 
