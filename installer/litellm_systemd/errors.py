@@ -60,9 +60,13 @@ class InputError(InstallerError):
 
 
 class MissingError(InstallerError):
-    """A required file does not exist."""
+    """A required file does not exist. `path` is that of a file that the message names as another file does."""
 
     code = ExitCode.NO_INPUT
+
+    def __init__(self, message: str, hint: str = "", path: str = "") -> None:
+        super().__init__(message, hint)
+        self.path = path
 
 
 class NotInstalled(MissingError):

@@ -660,25 +660,30 @@ def test_python_that_others_cannot_execute(tmp_path: Path) -> None:
 # --- restoring files ---
 
 
-def test_a_missing_callback_is_a_missing_file(tmp_path: Path) -> None:
-    """An installed callback that was deleted is a failure of its own, which --fix repairs, and no typo in the
-    configuration.
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("hooks.py", "litellm_settings: {callbacks: [hooks.handler]}"),
+        ("models.yml", "include: [models.yml]"),
+        ("shared/models.yml", "include: [./shared/models.yml]"),
+    ],
+)
+def test_a_missing_part_is_a_missing_file(tmp_path: Path, name: str, line: str) -> None:
+    """An installed callback or included file that was deleted is a failure of its own, which --fix repairs, and no
+    typo in the configuration.
     """
     layout = Layout(root=tmp_path)
     layout.real(layout.configs).mkdir(parents=True)
-    model = "model_list: [{model_name: a, litellm_params: {model: openai/a}}]"
-    text = f"{model}\nlitellm_settings: {{callbacks: [hooks.handler]}}\n"
+    text = f"model_list: [{{model_name: a, litellm_params: {{model: openai/a}}}}]\n{line}\n"
     layout.real(layout.config("own.yml")).write_text(text, encoding="utf-8")
     layout.real(layout.config_link).symlink_to("configs/own.yml")
     mark = layout.real(layout.releases) / "0.1.0-abc/release.json"
     mark.parent.mkdir(parents=True)
     mark.touch()
-    snapshot = make_snapshot(
-        tmp_path, {layout.config("hooks.py"): record_of(FileState(layout.config("hooks.py"), b""))}
-    )
+    snapshot = make_snapshot(tmp_path, {layout.config(name): record_of(FileState(layout.config(name), b""))})
     (gone,) = detect_files_gone.detect(snapshot)
     assert isinstance(gone, Finding)
-    assert (gone.evidence, gone.outcome) == ("/etc/litellm/configs/hooks.py is missing", Outcome.FAILED)
+    assert (gone.evidence, gone.outcome) == (f"/etc/litellm/configs/{name} is missing", Outcome.FAILED)
 
 
 def test_missing_files_are_one_finding(tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def read_document(path: Path, lookup: Lookup = lambda _path: None) -> Document:
             text, shown = _read(file, lookup, str(file), f", which {place.position} includes,")
         except MissingError:
             hint = f"Create {entry} next to {declared_in.name}, it may be empty; or remove the entry."
-            raise MissingError(f"{place.position} includes {entry}, which doesn't exist", hint) from None
+            message = f"{place.position} includes {entry}, which doesn't exist"
+            raise MissingError(message, hint, str(file)) from None
         digest.update(text.encode())
         more, more_marks = _parse(text, shown, empty=True)
         pending += [(entry, file, place) for entry, place in _includes(more, more_marks, shown)]
