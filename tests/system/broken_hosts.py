@@ -360,13 +360,6 @@ BROKEN = {
         NO_DROP_IN,
         outcome="warning",
     ),
-    "stops that systemd cuts": BrokenHost(
-        drop_in("TimeoutStopSec=1min 30s"),
-        "unit-stop-timeout",
-        f"{DROP_INS}/mine.conf:2: TimeoutStopSec=1min 30s is shorter than DRAIN_TIMEOUT=600 (default)",
-        NO_DROP_IN,
-        outcome="warning",
-    ),
     "typo in the command": BrokenHost(
         drop_in("ExecStart=", "ExecStart=/opt/litellm-systemd/curent/bin/python -I -m litellm_systemd.runtime")
         + f"; {FAIL}",

@@ -415,18 +415,3 @@ def test_a_question_mark_ends_a_sentence() -> None:
     assert join_sentences("did you mean b?", "Write it as b.") == "did you mean b? Write it as b."
     assert join_sentences("it is empty", "Add a line.") == "it is empty. Add a line."
     assert join_sentences("it is empty", "") == "it is empty"
-
-
-def test_a_drop_in_that_shortens_a_stop(here: Path) -> None:
-    """A TimeoutStopSec= of a drop-in that cuts requests is an error of the installed service, with its line."""
-    layout = host(here, ENVIRONMENT + "DRAIN_TIMEOUT=120\n", active=WARNING)
-    drop_in = layout.real("/etc/systemd/system/litellm.service.d/mine.conf")
-    drop_in.parent.mkdir(parents=True)
-    request = Request(layout, cwd=here / "elsewhere", installed_only=True)
-    for value, is_short in (("1min 30s", True), ("2min", False), ("infinity", False), ("0", False), ("", True)):
-        drop_in.write_text(f"[Service]\nTimeoutStopSec={value}\n")
-        found = [each for each in check_config(request).data["findings"] if each["code"] == "stop-timeout"]
-        assert bool(found) == is_short, value
-    (finding,) = found
-    assert (finding["file"], finding["line"]) == ("/etc/systemd/system/litellm.service.d/mine.conf", 2)
-    assert finding["message"].startswith("is shorter than DRAIN_TIMEOUT=120 (")

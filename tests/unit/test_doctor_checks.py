@@ -83,7 +83,6 @@ from litellm_systemd.doctor.check_unit import (
     detect_unit_overridden,
     detect_unit_root,
     detect_unit_sandbox,
-    detect_unit_stop_timeout,
     explain,
     find_line,
     hit_start_limit,
@@ -470,18 +469,6 @@ def test_drop_in_with_another_user(tmp_path: Path) -> None:
     (found,) = (each for each in detect_unit_root.detect(host) if isinstance(each, Finding))
     assert found.evidence == f"{path}:2: User=admin"
     assert found.remedy.startswith(f"Remove the lines {path}:2 and {path}:3, then: ")
-
-
-@pytest.mark.parametrize(("result", "outcome"), [("success", Outcome.WARNING), ("timeout", Outcome.FAILED)])
-def test_short_stop_timeout(tmp_path: Path, result: str, outcome: Outcome) -> None:
-    """A short TimeoutStopSec= of a drop-in is a failure only if systemd has ended the service at a timeout."""
-    path = "/etc/systemd/system/litellm.service.d/mine.conf"
-    file = tmp_path / path.lstrip("/")
-    file.parent.mkdir(parents=True)
-    file.write_text("[Service]\nTimeoutStopSec=30\n", encoding="utf-8")
-    host = Host(tmp_path, Result=result, DropInPaths=path)
-    (found,) = (each for each in detect_unit_stop_timeout.detect(host) if isinstance(each, Finding))
-    assert (found.evidence.partition(" is ")[0], found.outcome) == (f"{path}:2: TimeoutStopSec=30", outcome)
 
 
 def test_socket_that_starts_other_services(tmp_path: Path) -> None:

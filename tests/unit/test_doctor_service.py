@@ -27,7 +27,6 @@ from litellm_systemd.doctor.check_unit import (
     describe_start_error,
     detect_unit_exit,
     detect_unit_killed,
-    detect_unit_stop_timeout,
     find_missing_module,
 )
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
@@ -497,24 +496,3 @@ def test_leaving_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("litellm_systemd.doctor.registry.is_booted", lambda: True)
     monkeypatch.setattr(Host, "unit", lambda _self, name: UnitState(name, load="loaded", active="deactivating"))
     assert f"litellm.service is stopping: {LEAVING}" in collect_remarks(host)
-
-
-@pytest.mark.parametrize("value", ["60", "9min 59s", "infinity"])
-def test_stop_timeout(tmp_path: Path, value: str) -> None:
-    """A drop-in with a TimeoutStopSec= that is shorter than DRAIN_TIMEOUT is named, with its line to remove.
-
-    If our own unit has it, because a variable was edited by hand, an install writes the unit again.
-    """
-    host = Host(tmp_path, lines=f"TimeoutStopSec={value}")
-    found = find(detect_unit_stop_timeout, host)
-    assert {each.remedy for each in found} <= {"Remove the line /mine.conf:2, then: sudo systemctl daemon-reload"}
-    reason = "is shorter than DRAIN_TIMEOUT=600 (default): systemd kills requests in flight"
-    expected = [] if value == "infinity" else [f"/mine.conf:2: TimeoutStopSec={value} {reason}"]
-    assert [each.evidence for each in found] == expected
-    host.service = {"FragmentPath": host.layout.service}
-    unit = host.layout.real(host.layout.service)
-    unit.parent.mkdir(parents=True)
-    unit.write_text(f"[Service]\nTimeoutStopSec={value}\n")
-    remedies = {each.remedy for each in find(detect_unit_stop_timeout, host)}
-    assert remedies <= {"sudo litellmctl install --installed"}
-    assert len(remedies) == len(expected)

@@ -235,6 +235,7 @@ def test_leave(monkeypatch: pytest.MonkeyPatch, owns_port: bool) -> None:
     """Before a drain an instance leaves for DEREGISTRATION_DELAY, a pause of the service not counted, and serves on.
 
     With systemd's socket only SIGTERM after the answer of `drain` begins the drain, else the end of the delay does.
+    systemd's timeout begins again with SIGTERM, and is extended at once.
     """
     world = World(monkeypatch, delay=DELAY, owns_port=owns_port)
     world.settle()
@@ -257,7 +258,10 @@ def test_leave(monkeypatch: pytest.MonkeyPatch, owns_port: bool) -> None:
         assert client.answers == [{"ok": True, "left": True}]
         assert ask_to_drain(world).answers == client.answers
         assert world.master.current is not None
+        world.notifier.sent.clear()
         world.master._on_terminate()
+        world.tick(0.1)
+        assert "extend" in world.notifier.sent
     world.settle()
     assert world.exited
     assert [line for line in world.lines if "again" in line] == []

@@ -103,7 +103,10 @@ def test_hung_systemd(systemd: socket.socket) -> None:
 
 
 def test_watchdog_intervals(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """WATCHDOG=1 is sent four times per WatchdogSec= at least, and an extension three times per extension period."""
+    """WATCHDOG=1 is sent four times per WatchdogSec= at least, and an extension three times per extension period.
+
+    When systemd begins a new timeout, the next extension is sent at once.
+    """
     monkeypatch.setenv("WATCHDOG_USEC", "2000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     watchdog = Watchdog(Notifier())
@@ -112,7 +115,9 @@ def test_watchdog_intervals(systemd: socket.socket, monkeypatch: pytest.MonkeyPa
     assert [read(systemd) for _ in range(3)] == [["WATCHDOG=1"]] * 3
     for second in range(12):
         watchdog.extend(float(second))
-    assert [read(systemd) for _ in range(3)] == [["EXTEND_TIMEOUT_USEC=15000000"]] * 3
+    watchdog.forget_extension()
+    watchdog.extend(12.0)
+    assert [read(systemd) for _ in range(4)] == [["EXTEND_TIMEOUT_USEC=15000000"]] * 4
     systemd.setblocking(False)
     with pytest.raises(BlockingIOError):
         systemd.recv(1)

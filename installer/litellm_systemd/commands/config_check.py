@@ -15,7 +15,6 @@ from litellm_systemd.commands.config_files import read_gateway
 from litellm_systemd.commands.resolve import Request, Selection, resolve, skipped_note
 from litellm_systemd.contract import SERVICE_USER, ExitCode
 from litellm_systemd.doctor.check_files import is_readable
-from litellm_systemd.env.dotenv import Dotenv
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.gateway.config import (
     ConfigChoice,
@@ -36,7 +35,6 @@ from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import active_config
 from litellm_systemd.host.sandbox import host_findings
 from litellm_systemd.host.state import FileKind
-from litellm_systemd.host.stop_timeout import find_short_timeout, read_unit
 from litellm_systemd.releases.needs import package_findings
 from litellm_systemd.releases.source import installed_version
 from litellm_systemd.report.annotations import render_github, render_sarif
@@ -129,21 +127,13 @@ def _lint(layout: Layout, config: GatewayConfig, selection: Selection) -> tuple[
     here = (*host_findings(layout, config, selection.environ), *_unreadable(layout, config, selection.config))
     findings = selection.locate((*lint(config, selection.environ), *here))
     if selection.is_installed:
-        return (*findings, *_stop_timeout(layout, selection.dotenv))
+        return findings
     # An install gets the region from the EC2 instance metadata; a check does not wait two seconds for them.
     remedy = "Set AWS_REGION_NAME in .env. On EC2 an install uses the region of the instance instead."
     return tuple(
         replace(finding, severity=Severity.WARNING, remedy=remedy) if finding.code == "no-region" else finding
         for finding in findings
     )
-
-
-def _stop_timeout(layout: Layout, dotenv: Dotenv) -> Iterator[LintFinding]:
-    """A drop-in by which systemd kills the service before a stop has ended."""
-    short = find_short_timeout(read_unit(layout), dotenv)
-    if short is not None:
-        place = Place(short.line.path, short.line.line, key=short.line.assignment)
-        yield LintFinding(Severity.ERROR, "stop-timeout", place, short.message, short.remedy(layout))
 
 
 def _unreadable(layout: Layout, config: GatewayConfig, choice: ConfigChoice) -> Iterator[LintFinding]:

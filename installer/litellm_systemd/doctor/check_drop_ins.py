@@ -148,7 +148,7 @@ SETTING = Cause(
     "The service fails, and a drop-in has a setting that can make it fail in this way.",
     CORRECT_LINE,
     requires=_REQUIRES,
-    caused_by=("unit-dependency", "unit-overridden", "unit-root", "unit-stop-timeout", "environment-unloadable"),
+    caused_by=("unit-dependency", "unit-overridden", "unit-root", "environment-unloadable"),
 )
 #: The start of the names of the settings by systemd's result (systemd.service(5)).
 _BY_RESULT = {

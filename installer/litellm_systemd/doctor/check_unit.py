@@ -26,7 +26,6 @@ from litellm_systemd.host.effective import UnitLine, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.state import Action, FileKind, Verb
-from litellm_systemd.host.stop_timeout import find_short_timeout
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.instances.temporary_unit import is_left_over
 from litellm_systemd.report.report import Outcome
@@ -195,28 +194,6 @@ def detect_unit_disabled(snapshot: Snapshot) -> Iterator[Finding]:
         )
         actions = tuple(Action(Verb.ENABLE, unit.name) for unit in disabled)
         yield DISABLED.finding(evidence, actions=actions, units=" ".join(unit.name for unit in disabled))
-
-
-STOP_TIMEOUT = Cause(
-    "unit-stop-timeout",
-    "TimeoutStopSec= is shorter than a stop may take: systemd kills the service while it serves requests.",
-    "{remedy}",
-    requires=(*_INSTALLED, "unit-masked", "environment-unusable"),
-)
-
-
-@detects(STOP_TIMEOUT)
-def detect_unit_stop_timeout(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a drop-in with a TimeoutStopSec= that is shorter than DRAIN_TIMEOUT or DEREGISTRATION_DELAY.
-
-    It may be intended, and explains no other failure than one of a stop.
-    """
-    short = find_short_timeout(read_unit_lines(snapshot.layout, snapshot.service), snapshot.dotenv)
-    if short is not None:
-        where = short.line.where
-        evidence = f"{where}: {short.line.assignment} {short.message}"
-        outcome = None if snapshot.service.get("Result") == "timeout" else Outcome.WARNING
-        yield STOP_TIMEOUT.finding(evidence, outcome=outcome, remedy=short.remedy(snapshot.layout))
 
 
 STANDBY = Cause(

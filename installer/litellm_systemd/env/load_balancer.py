@@ -57,11 +57,6 @@ class Times:
         """How long a stop takes at most."""
         return ceil(self.delay + self.drain) + STOP_MARGIN
 
-    @property
-    def least_stop_timeout(self) -> float:
-        """The least TimeoutStopSec= that cuts nothing: it starts again for each phase (systemd.service(5))."""
-        return max(self.delay, self.drain)
-
 
 def read_times(values: Mapping[str, str], where: Where | None = None) -> Times:
     """The times in the variables of the service. Raises InputError for a value that is not a time."""
@@ -132,17 +127,6 @@ def _warnings_behind(values: Mapping[str, str], where: Where) -> Iterator[str]:
             " delays of a client that guesses keys. Set TRUSTED_PROXIES to the networks of the load balancer. A"
             " Network Load Balancer that preserves client addresses needs none."
         )
-
-
-def explain_stop_timeout(values: Mapping[str, str], where: Where, seconds: float) -> str:
-    """What ends too early with this TimeoutStopSec=, as the end of a sentence; empty if nothing does."""
-    times = read_times(values)
-    if seconds >= times.least_stop_timeout:
-        return ""
-    show = partial(_show, values, where, "")
-    if times.delay > times.drain:
-        return f"is shorter than {show(DEREGISTRATION_DELAY, times.delay)}: the port closes too early"
-    return f"is shorter than {show(DRAIN_TIMEOUT, times.drain)}: systemd kills requests in flight"
 
 
 def _is_set(values: Mapping[str, str], variable: Variable[Any]) -> bool:

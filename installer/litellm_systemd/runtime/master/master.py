@@ -336,6 +336,7 @@ class Master:
 
     def _stop(self) -> None:
         self.stopping = True
+        self._watchdog.forget_extension()
         # The workers close them as well. If systemd holds the sockets, only systemd can close the port.
         for listener in self.listeners:
             listener.close()

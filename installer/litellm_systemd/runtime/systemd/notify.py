@@ -98,6 +98,10 @@ class Watchdog:
             self._pinged_at = now
             self._notifier.watchdog()
 
+    def forget_extension(self) -> None:
+        """Let the next `extend` be sent: after ExecStop=, systemd begins a new TimeoutStopSec= (service.c)."""
+        self._extended_at = float("-inf")
+
     def extend(self, now: float) -> None:
         """Extend the stop timeout if a third of the last extension has passed (sd_notify(3))."""
         if now - self._extended_at >= _EXTENSION / 3:
