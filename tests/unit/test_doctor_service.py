@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from litellm_systemd.doctor.check_drop_ins import detect_unit_dependency
+from litellm_systemd.doctor.check_drop_ins import detect_unit_dependency, detect_unit_drop_in
 from litellm_systemd.doctor.check_service import (
     detect_journal_litellm,
     detect_journal_service,
@@ -496,3 +496,48 @@ def test_leaving_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("litellm_systemd.doctor.registry.is_booted", lambda: True)
     monkeypatch.setattr(Host, "unit", lambda _self, name: UnitState(name, load="loaded", active="deactivating"))
     assert f"litellm.service is stopping: {LEAVING}" in collect_remarks(host)
+
+
+SIGN_IN = "LiteLLM Proxy: trusted_proxy_ranges is not set, so failed Admin UI sign-in attempts are limited"
+
+
+@pytest.mark.parametrize(
+    ("command", "printed", "shown"),
+    [
+        (
+            "ExecStartPost",
+            ("curl: (6) Could not resolve host: x",),
+            "; last output: curl: (6) Could not resolve host: x",
+        ),
+        (
+            "ExecStartPre",
+            ("Traceback (most recent call last):", '  File "x"', "KeyError: 1"),
+            "; last output: KeyError: 1",
+        ),
+        ("ExecStartPost", (), ""),
+    ],
+)
+def test_command_of_a_drop_in_that_fails(tmp_path: Path, command: str, printed: tuple[str, ...], shown: str) -> None:
+    """A command of a drop-in that fails has its own last line as evidence, and no warning of LiteLLM."""
+    host = Host(tmp_path, lines=f"{command}=/usr/local/bin/notify")
+    host.is_active = False
+    host.service = {**host.service, "Result": "exit-code", "ExecMainStatus": "0", "ActiveState": "activating"}
+    exited = "litellm.service: Control process exited, code=exited, status=6/NOTCONFIGURED"
+    failed = {"MESSAGE_ID": "d9b373ed55a64feb8242e02dbe79a49c", "UNIT_RESULT": "exit-code"}
+    host.events = (
+        Event(1, "Starting", {"MESSAGE_ID": "7d4958e842da4a758f6c1cdc7b36dcc5"}),
+        Event(2, exited, {}),
+        Event(3, "Failed with result 'exit-code'.", failed),
+    )
+    lines = (
+        ("4", "8", SIGN_IN),
+        ("5", "7", "serving"),
+        *(("6", "9", text) for text in printed),
+        ("5", "7", "stopping"),
+    )
+    entries = tuple({"PRIORITY": level, "_PID": pid, "MESSAGE": text} for level, pid, text in lines)
+    host.entries = lambda **_: Journal(entries)  # type: ignore[method-assign]
+    (found,) = find(detect_unit_drop_in, host)
+    assert found.evidence == f"/mine.conf:2: {command}=/usr/local/bin/notify; {exited}{shown}"
+    (found,) = find(detect_unit_exit, host)
+    assert "sign-in" not in found.evidence

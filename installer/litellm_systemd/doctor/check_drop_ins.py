@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, failed_start_times, find_exit, start_error
+from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, failed_start, failed_start_times, find_exit
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.doctor.start_errors import find_output
 from litellm_systemd.host.effective import UnitLine
 from litellm_systemd.host.layout import UNITS
 from litellm_systemd.host.state import in_words
@@ -208,8 +209,8 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
         commands = [each for each in drop_ins(snapshot) if each.name in _COMMANDS and not each.value.startswith("-")]
         if commands:
             shown = "; ".join(f"{each.where}: {each.assignment}" for each in commands)
-            error = start_error(snapshot)
-            said = f"; last error: {error}" if error else ""
+            output = find_output(failed_start(snapshot))
+            said = f"; last output: {output}" if output else ""
             yield SETTING.finding(f"{shown}; {control}{said}", where=commands[0].where)
             return
     lines = [each for each in drop_ins(snapshot) if each.section == "[Service]" and each.name.startswith(names)]

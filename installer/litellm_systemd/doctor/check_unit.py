@@ -517,7 +517,7 @@ def _last_error(snapshot: Snapshot, *, is_any: bool = True) -> str:
 
 def _crash(snapshot: Snapshot) -> str:
     """Where a C library crashed at the start that failed, to be appended to a sentence; may be empty."""
-    crash = find_crash(_failed_start(snapshot), snapshot.layout.etc)
+    crash = find_crash(failed_start(snapshot), snapshot.layout.etc)
     return f"; it crashed in {crash}" if crash else ""
 
 
@@ -527,7 +527,7 @@ _MAX_DROP_INS = 300
 _MAX_ENTRIES = 1000
 
 
-def _failed_start(snapshot: Snapshot) -> tuple[Mapping[str, Any], ...]:
+def failed_start(snapshot: Snapshot) -> tuple[Mapping[str, Any], ...]:
     """The journal entries of the last start that failed, oldest first; none if the service runs or did not fail."""
 
     def find() -> tuple[Mapping[str, Any], ...]:
@@ -562,7 +562,7 @@ def start_error(snapshot: Snapshot) -> StartError | None:
         error = read_error(status, snapshot.layout.etc)
         if error.is_explained:
             return error
-    return find_start_error(_failed_start(snapshot), snapshot.layout.etc)
+    return find_start_error(failed_start(snapshot), snapshot.layout.etc)
 
 
 def find_missing_module(snapshot: Snapshot) -> str:
@@ -610,7 +610,7 @@ def detect_unit_start_error(snapshot: Snapshot) -> Iterator[Finding]:
 
 def describe_start_error(snapshot: Snapshot) -> str:
     """The error of the last start that failed, and what it means; empty if the service runs, or without one."""
-    error = find_start_error(_failed_start(snapshot), snapshot.layout.etc)
+    error = find_start_error(failed_start(snapshot), snapshot.layout.etc)
     return "" if error is None else f"{explain(snapshot, error)[0]}{_crash(snapshot)}"
 
 

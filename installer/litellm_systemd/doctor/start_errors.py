@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from litellm_systemd.host.effective import UnitLine
-from litellm_systemd.logs.events import ERROR, LogEvent, read_events
+from litellm_systemd.logs.events import ERROR, INFO, WARNING, LogEvent, read_events
 from litellm_systemd.logs.known_messages import SIGNATURES
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -31,6 +31,10 @@ _CONSEQUENCE = re.compile(
     r"|Start request repeated too quickly|no worker became ready|asyncio: deallocating|Dependency failed"
     r"|cannot be preloaded .{0,99}: ignored"
 )
+
+
+#: The loggers of LiteLLM. Their warnings, such as one about "failed sign-in attempts", end no start.
+_LITELLM = re.compile(r"LiteLLM(?: \w+)?: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +278,7 @@ def find_start_error(entries: Iterable[Mapping[str, object]], user_code: str) ->
 
 
 def _is_error(event: LogEvent) -> bool:
-    if _CONSEQUENCE.search(event.head):
+    if _CONSEQUENCE.search(event.head) or (event.priority == WARNING and _LITELLM.match(event.head)):
         return False
     if event.from_systemd:
         return any(pattern.search(event.text) for _, pattern in _PATTERNS)
@@ -292,6 +296,12 @@ def read_error(text: str, user_code: str) -> StartError:
             groups = {name: text for name, text in match.groupdict().items() if text}
             return StartError(quote, known, groups, file)
     return StartError(quote, file=file)
+
+
+def find_output(entries: Iterable[Mapping[str, object]]) -> str:
+    """The last line of a command before or after that of the service: unlike the service, it sets no priorities."""
+    printed = (each for each in read_events(entries) if each.priority == INFO and not each.from_systemd)
+    return next((exception_of(each.text) for each in reversed(tuple(printed))), "")
 
 
 def find_crash(entries: Iterable[Mapping[str, object]], user_code: str) -> str:
