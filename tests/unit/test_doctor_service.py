@@ -27,6 +27,7 @@ from litellm_systemd.doctor.check_unit import (
     describe_start_error,
     detect_unit_exit,
     detect_unit_killed,
+    detect_unit_start_error,
     find_missing_module,
 )
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
@@ -450,6 +451,25 @@ def test_time_limit_of_a_drop_in(tmp_path: Path) -> None:
     (found,) = find(detect_unit_exit, host)
     assert found.evidence.startswith("/mine.conf:2: RuntimeMaxSec=60: the service ran for that long; Result=timeout")
     assert found.remedy.startswith("Correct or remove /mine.conf:2, then: ")
+
+
+@pytest.mark.parametrize("target", ["/data/litellm", "../../data/litellm"])
+def test_folder_of_the_service_that_is_a_link(tmp_path: Path, target: str) -> None:
+    """A folder of the service that is a link is named with its target, and the remedy is a bind mount."""
+    text = "litellm.service: Failed at step STATE_DIRECTORY spawning /opt/x: Not a directory"
+    host = Host(tmp_path, text)
+    host.is_active = False
+    host.service = {**host.service, "Result": "exit-code", "ExecMainStatus": "238", "ActiveState": "activating"}
+    (found,) = find(detect_unit_start_error, host)
+    assert found.remedy.startswith("ls -ld /var/lib/litellm")
+    link = host.layout.real(host.layout.state)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    (found,) = find(detect_unit_start_error, host)
+    assert found.evidence.startswith(
+        "/var/lib/litellm is a link to /data/litellm, and systemd follows no link there:"
+    )
+    assert "echo '/data/litellm /var/lib/litellm none bind'" in found.remedy
 
 
 def test_no_folder_for_the_control_socket(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Host(Snapshot):
     environment: Any = None
     settings: Any = None
     is_active: Any = None
+    service: Any = None
 
     def __init__(self, files: TlsFiles, port: int | None) -> None:
         super().__init__(Layout())
@@ -49,6 +50,7 @@ class Host(Snapshot):
         self.dotenv, self.environment = dotenv, dotenv.values
         self.settings = build_settings(dotenv, installed={}, new_key=str)
         self.is_active = port is not None
+        self.service = {}
 
 
 def find(check: DoctorCheck, host: Snapshot) -> list[Finding]:
@@ -79,6 +81,19 @@ def test_doctor_compares_file_and_service(tmp_path: Path) -> None:
         assert stale.remedy.startswith("sudo systemctl reload litellm")
         (ends,) = find(detect_tls_expiry, host)
         assert ends.outcome is Outcome.WARNING
+
+
+def test_doctor_with_a_variable_that_was_changed_by_hand(tmp_path: Path) -> None:
+    """A unit that passes the previous file is found with its line: a reload would help until the next restart."""
+    (tmp_path / "litellm.service").write_text("[Service]\nLoadCredential=tls.crt:/etc/old.pem\n", encoding="utf-8")
+    with serving(issue_pair(AUTHORITY, "old.example")) as port:
+        host = Host(write_pair(tmp_path, PAIR), port)
+        host.service = {"FragmentPath": str(tmp_path / "litellm.service")}
+        (stale,) = find(detect_tls_not_reloaded, host)
+        assert stale.evidence.startswith(
+            f"{tmp_path}/litellm.service:2: the unit passes another file; served: old.ex"
+        )
+        assert stale.remedy == "sudo litellmctl install --installed"
 
 
 def test_doctor_with_an_expired_file(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ SYSTEMD = journal(
         ("OSError: [Errno 28] No space left on device", "has no space left", "OSError: [Errno 28]"),
         ("RuntimeError: can't start new thread", "limit of processes", "RuntimeError"),
         ("/etc/litellm/config.yaml can't be read. The service runs as litellm.", "read the configuration", "/etc"),
+        ("TLS_KEY_FILE=/etc/letsencrypt/a.key: Permission denied. x", "its unit passes no copy", "TLS_KEY_FILE"),
         ("EOFError: marshal data too short", "release or of its Python is missing or damaged", "EOFError"),
         ("litellm.service: Failed at step EXEC spawning /x: Permission denied", "cannot execute the Python", ""),
         ("Failed to set up mount namespacing: /srv/x: No such file or directory", "cannot create the sandbox", ""),

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from urllib.parse import urlsplit
 
 from litellm_systemd.client.certificate import RELOAD, judge_certificate, served_certificate
+from litellm_systemd.contract import TLS_CERTIFICATE
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import exposure_warning
 from litellm_systemd.env.tls import Certificate, TlsFiles, load_pair, parse_certificate, read_certificate, read_pair
 from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import InputError, Unavailable
+from litellm_systemd.host.effective import read_unit_lines
 from litellm_systemd.report.report import Check, Outcome
 
 _REQUIRES = ("files-not-installed", "environment-unusable")
@@ -130,7 +133,14 @@ def detect_tls_not_reloaded(snapshot: Snapshot) -> Iterator[Finding]:
     file, current = read_certificate(files.certificate), served(snapshot)
     if file.sha256 != current.sha256 and _judge(file).outcome is not Outcome.FAILED:
         outcome = Outcome.FAILED if _judge(current).outcome is Outcome.FAILED else Outcome.WARNING
-        yield NOT_RELOADED.finding(f"served: {current}; in {files.certificate}: {file}", outcome=outcome)
+        finding = NOT_RELOADED.finding(f"served: {current}; in {files.certificate}: {file}", outcome=outcome)
+        # With a variable that was changed without an install, a reload helps until the next restart.
+        lines = read_unit_lines(snapshot.layout, snapshot.service)
+        passed = [each for each in lines if each.value.startswith(f"{TLS_CERTIFICATE}:")]
+        if passed and passed[-1].value.replace("%%", "%") != f"{TLS_CERTIFICATE}:{files.certificate}":
+            evidence = f"{passed[-1].where}: the unit passes another file; {finding.evidence}"
+            finding = replace(finding, evidence=evidence, remedy="sudo litellmctl install --installed")
+        yield finding
 
 
 KEY = Cause(

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from litellm_systemd import contract
@@ -25,7 +25,7 @@ from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host.effective import UnitLine, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
-from litellm_systemd.host.state import Action, FileKind, Verb
+from litellm_systemd.host.state import Action, FileKind, FileState, Verb
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.instances.temporary_unit import is_left_over
 from litellm_systemd.report.report import Outcome
@@ -627,6 +627,10 @@ def explain(snapshot: Snapshot, error: StartError) -> tuple[str, str]:
         return f"{error.file} {what}: {error.quote}", _EDIT.format(path=error.file.rpartition(":")[0])
     if error.known is None:
         return error.quote, ""
+    if (found := _folder_of(snapshot, error.quote)) is not None and found.kind is FileKind.LINK:
+        target = os.path.normpath(PurePosixPath(found.path).parent / found.content.decode())
+        remedy = _BIND.format(path=found.path, target=target)
+        return f"{found.path} is a link to {target}, and systemd follows no link there: {error}", remedy
     line = find_blamed(error.known, drop_ins(snapshot), error.quote)
     values = {
         "prefix": snapshot.layout.prefix,
@@ -642,6 +646,20 @@ def explain(snapshot: Snapshot, error: StartError) -> tuple[str, str]:
     if line is not None:
         means, remedy = f"{line.where}: {line.assignment}: {means}", CORRECT_LINE.format(where=line.where)
     return f"{means}: {error}", remedy
+
+
+#: The remedy for a folder of the service that was replaced by a link, such as one to a larger disk.
+_BIND = (
+    "sudo rm {path} && sudo mkdir {path} && echo '{target} {path} none bind' | sudo tee -a /etc/fstab && sudo mount"
+    " {path} && sudo litellmctl start    # before this, mount the file system of {target} if it is missing"
+)
+
+
+def _folder_of(snapshot: Snapshot, quote: str) -> FileState | None:
+    """What has the path of the folder that systemd could not set up."""
+    folders = {"STATE": snapshot.layout.state, "CACHE": snapshot.layout.cache}
+    step = re.search(r"Failed at step (STATE|CACHE)_DIRECTORY", quote)
+    return snapshot.file(folders[step[1]]) if step else None
 
 
 def _is_noexec(path: Path) -> bool:

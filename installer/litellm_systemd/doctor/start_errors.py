@@ -99,6 +99,12 @@ KNOWN_ERRORS = (
         "sudoedit {path}    # correct what the message names; then: sudo litellmctl start",
     ),
     KnownError(
+        # With LoadCredential= it reads a copy.
+        r"TLS_(?:CERT|KEY)_FILE=\S+: (?:Permission denied|No such file)",
+        "The service cannot read the file, and its unit passes no copy: the variable was set without an install",
+        "sudo litellmctl install --installed    # writes LoadCredential= into the unit, and starts the service",
+    ),
+    KnownError(
         r"/etc/litellm/\S+ can't be read\. The service runs as",
         "The user litellm, or the sandbox of the service, cannot read the configuration",
         "sudo litellmctl doctor --fix    # if it finds no wrong mode or owner: systemctl cat litellm",
@@ -177,9 +183,8 @@ KNOWN_ERRORS = (
     *(
         KnownError(
             rf"Failed at step {name.upper()}_DIRECTORY",
-            f"systemd cannot create {path}: a file or a broken link has its path, or the file system is read-only",
-            f"ls -ld {path}; findmnt -T {path}    # mount what a link leads to, or move what is there away; then:"
-            " sudo litellmctl start",
+            f"systemd cannot create {path}: a file or a link has its path, or the file system is read-only",
+            f"ls -ld {path}; findmnt -T {path}    # move what is there away; then: sudo litellmctl start",
             (f"{name.title()}Directory", *_PATHS),
         )
         for name, path in (

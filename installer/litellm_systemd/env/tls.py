@@ -121,6 +121,9 @@ def read_certificate(path: Path) -> Certificate:
 def _read(name: str, path: Path) -> str:
     try:
         content = read_regular(path, MAX_SIZE)
+    except PermissionError as error:
+        hint = "The unit of the service passes it a copy. To write that unit: sudo litellmctl install --installed"
+        raise InputError(f"{name}={path}: {error.strerror}", hint) from None
     except OSError as error:
         raise InputError(f"{name}={path}: {error.strerror}", f"Restore the file, or correct {name}.") from None
     except ValueError:
