@@ -48,6 +48,15 @@ def test_bad_variable(tmp_path: Path, variable: str) -> None:
     assert done.stderr.startswith(f"{variable}=many is not a ")
 
 
+def test_ca_file_without_certificates(tmp_path: Path) -> None:
+    """A CA file without a certificate ends the service with 78 and one line, not with a traceback of LiteLLM."""
+    path = write(tmp_path, CONFIG % "x")
+    done = run_runtime("--config", str(path), PORT=str(free_port()), SSL_CERT_FILE=str(path))
+    assert done.returncode == 78
+    assert done.stderr.startswith(f"SSL_CERT_FILE={path}: the file has no usable certificate")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_port_taken(tmp_path: Path) -> None:
     """An occupied port ends the service with 69 and an error that names the process that listens there."""
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -1088,16 +1088,16 @@ def test_the_same_problem_of_many_models_is_one_finding() -> None:
 
 
 def test_ca_file_without_certificates(tmp_path: Path) -> None:
-    """A CA file that OpenSSL cannot load is reported with its variable, and one with certificates is not."""
+    """A CA file that OpenSSL cannot load is reported once, with its variable, and one with certificates is not."""
     snapshot = make_snapshot(tmp_path, {})
     folder = tmp_path / "etc/litellm"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "litellm.env").write_text('AWS_CA_BUNDLE="/etc/litellm/ca.pem"\n')
+    (folder / "litellm.env").write_text('AWS_CA_BUNDLE="/etc/litellm/ca.pem"\nSSL_CERT_FILE="/etc/litellm/ca.pem"\n')
     ca = folder / "ca.pem"
     ca.write_text("no certificate")
     ca.chmod(0o644)
     (found,) = evidence(detect_environment_file, snapshot)
-    assert "AWS_CA_BUNDLE=/etc/litellm/ca.pem: the file has no usable certificate" in found
+    assert "SSL_CERT_FILE=/etc/litellm/ca.pem: the file has no usable certificate" in found
     (finding,) = detect_environment_file.detect(snapshot)
     assert isinstance(finding, Finding)
     assert finding.remedy.startswith("sudoedit /etc/litellm/litellm.env && sudo litellmctl restart")

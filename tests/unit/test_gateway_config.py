@@ -167,12 +167,19 @@ def test_a_configuration_without_models() -> None:
 
 
 def test_a_missing_include_names_both_files(tmp_path: Path) -> None:
-    """A missing included file is reported with the line that includes it, and that an empty one suffices."""
+    """A missing included file is reported with the line that includes it, and that an empty one suffices, or with
+    the similar name of a file that is there.
+    """
     root = write(tmp_path, "root.yml", "# one\ninclude: [gone.yml]\n")
     with pytest.raises(MissingError) as caught:
         read_config(root)
     assert caught.value.message == f"{root}:2:11 includes gone.yml, which doesn't exist"
-    assert "may be empty" in caught.value.hint
+    assert caught.value.hint.startswith("Create gone.yml next to root.yml, it may be empty")
+    (tmp_path / "shared").mkdir()
+    write(tmp_path, "shared/my_models.yml", "model_list: []\n")
+    with pytest.raises(MissingError) as caught:
+        read_config(write(tmp_path, "root.yml", "include: [shared/my_model.yml]\n"))
+    assert caught.value.hint.startswith("Did you mean shared/my_models.yml? Otherwise create shared/my_model.yml")
 
 
 def test_includes_are_looked_for_next_to_the_file_that_a_link_leads_to(tmp_path: Path) -> None:

@@ -59,6 +59,20 @@ def test_second_run_is_refused(tmp_path: Path) -> None:
     assert "--wait" in refused.value.hint
 
 
+def test_suspended_run(tmp_path: Path) -> None:
+    """A run that Ctrl-Z suspended is named as such, with the command that continues it: it would never end."""
+    layout = Layout(root=tmp_path)
+    holder = Holder(layout)
+    try:
+        os.kill(holder.pid, signal.SIGSTOP)
+        os.waitpid(holder.pid, os.WUNTRACED)
+        found = find_holder(layout)
+    finally:
+        holder.kill()
+    assert found is not None
+    assert found.endswith(f"is suspended, as by Ctrl-Z; to continue it: sudo kill -CONT {holder.pid}")
+
+
 def test_lock_of_a_killed_process(tmp_path: Path) -> None:
     """The lock of a killed run is free immediately."""
     layout = Layout(root=tmp_path)

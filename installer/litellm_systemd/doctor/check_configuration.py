@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -19,6 +18,7 @@ from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, TwoMethods, judge_en
 from litellm_systemd.env.environment_file import Fault
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
+from litellm_systemd.env.tls import ca_trouble
 from litellm_systemd.env.variables import HOST, MASTER_KEY, METRICS, PORT, SHORT_KEY
 from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.callbacks import CALLBACK_SETTINGS
@@ -52,9 +52,10 @@ FILE = Cause(
 @detects(FILE)
 def detect_environment_file(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect files and folders that variables name and that are missing or unreadable for the service's user."""
+    named: dict[str, str] = {}
     for name in FILE_VARIABLES:
         path = snapshot.environment.get(name, "")
-        if not path.startswith("/"):
+        if not path.startswith("/") or named.setdefault(path, name) != name:
             continue
         found = snapshot.file(path)
         where, edit = f"{snapshot.dotenv.where(name)}: {name}={path}", snapshot.edit_command(name)
@@ -66,7 +67,7 @@ def detect_environment_file(snapshot: Snapshot) -> Iterator[Finding]:
             x = "x" if found.kind is FileKind.FOLDER else ""
             edit = f"sudo chgrp {contract.SERVICE_USER} {path} && sudo chmod g+r{x} {path}"
             yield FILE.finding(evidence, edit=edit, remedy="or name another file")
-        elif name in CA_VARIABLES and (trouble := _ca_trouble(snapshot.layout.real(path))):
+        elif name in CA_VARIABLES and (trouble := ca_trouble(snapshot.layout.real(path))):
             remedy = f"name a file with certificates in PEM format, or write them into {path}"
             yield FILE.finding(f"{where}: {trouble}", edit=edit, remedy=remedy)
     yield from _counters(snapshot)
@@ -103,17 +104,6 @@ def _counts(snapshot: Snapshot) -> bool:
 
 #: Variables that name a file with certificates of CAs.
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE")
-
-
-def _ca_trouble(path: Path) -> str:
-    """Why OpenSSL cannot load the certificates of a file; empty if it can."""
-    if path.is_dir():
-        return ""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except ssl.SSLError as error:
-        return f"the file has no usable certificate ({error.reason or error})"
-    return ""
 
 
 CREDENTIALS = Cause(

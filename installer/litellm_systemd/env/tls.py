@@ -31,6 +31,20 @@ MAX_SIZE = 64 * 1024
 _CERT, _KEY = TLS_CERT_FILE.name, TLS_KEY_FILE.name
 
 
+def ca_trouble(path: Path) -> str:
+    """Why OpenSSL cannot load the certificates of a CA file; empty if it can, or for a folder.
+
+    OSError if the file cannot be opened.
+    """
+    if path.is_dir():
+        return ""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError as error:
+        return f"the file has no usable certificate ({error.reason or error})"
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     certificate: Path

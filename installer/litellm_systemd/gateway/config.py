@@ -7,6 +7,7 @@ module.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import os
@@ -125,9 +126,8 @@ def read_document(path: Path, lookup: Lookup = lambda _path: None) -> Document:
         try:
             text, shown = _read(file, lookup, str(file), f", which {place.position} includes,")
         except MissingError:
-            hint = f"Create {entry} next to {declared_in.name}, it may be empty; or remove the entry."
             message = f"{place.position} includes {entry}, which doesn't exist"
-            raise MissingError(message, hint, str(file)) from None
+            raise MissingError(message, _include_hint(entry, file, declared_in), str(file)) from None
         digest.update(text.encode())
         more, more_marks = _parse(text, shown, empty=True)
         pending += [(entry, file, place) for entry, place in _includes(more, more_marks, shown)]
@@ -137,6 +137,15 @@ def read_document(path: Path, lookup: Lookup = lambda _path: None) -> Document:
     for each in python_files:
         digest.update(each.text.encode())
     return Document(source, data, marks, tuple(loaded), digest.hexdigest(), tuple(replaced), python_files, folders)
+
+
+def _include_hint(entry: str, file: Path, declared_in: Path) -> str:
+    """What to do about an entry whose file doesn't exist: an empty file would lose what a similar name has."""
+    close = list[str]()
+    with contextlib.suppress(OSError):
+        close = difflib.get_close_matches(file.name, os.listdir(file.parent), 1, 0.8)  # noqa: PTH208 - names alone
+    guess = f"Did you mean {Path(entry).with_name(close[0])}? Otherwise create" if close else "Create"
+    return f"{guess} {entry} next to {declared_in.name}, it may be empty; or remove the entry."
 
 
 def _read_python(folder: Path, lookup: Lookup, path: Path) -> tuple[str, str] | None:

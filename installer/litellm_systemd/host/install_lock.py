@@ -21,6 +21,7 @@ from litellm_systemd.host.files import make_folder
 from litellm_systemd.host.layout import Layout
 
 _HINT = "Wait until it ends, or use --wait."
+_SUSPENDED = ", and is suspended, as by Ctrl-Z; to continue it: sudo kill -CONT {pid}"
 #: Seconds between two looks at the lock of an earlier version.
 _PAUSE = 0.5
 
@@ -149,9 +150,11 @@ def _read_holder(handle: int) -> dict[str, Any]:
 def _describe(holder: dict[str, Any]) -> str:
     """The holder for messages. What a killed process left is not repeated: another one has just taken the lock."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, OverflowError):
-        if holder["start"] == _start_of(holder["pid"]):
+        pid = holder["pid"]
+        if holder["start"] == _start_of(pid):
             since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
-            return f"litellmctl {holder['verb']} (pid {holder['pid']}) has been running since {since}"
+            suspended = _SUSPENDED.format(pid=pid) if _status_fields(pid)[0] == b"T" else ""
+            return f"litellmctl {holder['verb']} (pid {pid}) has been running since {since}{suspended}"
     return "another litellmctl is running"
 
 
@@ -161,6 +164,10 @@ def _start_of(pid: int) -> int:
     Raises:
         OSError: there is no such process.
     """
+    return int(_status_fields(pid)[19])
+
+
+def _status_fields(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third one, the state, on."""
     # The name of the program, in parentheses, may have spaces itself.
-    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return int(fields[19])
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

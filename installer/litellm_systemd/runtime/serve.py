@@ -5,6 +5,7 @@ What can fail is checked first, the cheap checks before the expensive ones.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import selectors
@@ -12,14 +13,14 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from litellm_systemd.contract import METRICS_DIRECTORY, METRICS_SOCKET, ExitCode
 from litellm_systemd.env.service_credential import add_secrets
-from litellm_systemd.env.tls import load_pair, read_pair
-from litellm_systemd.env.variables import JSON_LOGS, MOCK_TESTING_WARNING
+from litellm_systemd.env.tls import ca_trouble, load_pair, read_pair
+from litellm_systemd.env.variables import JSON_LOGS, MOCK_TESTING_WARNING, SSL_CERT_FILE
 from litellm_systemd.errors import InputError, InstallerError, PermissionDenied, Unavailable
 from litellm_systemd.runtime.channel import Heartbeat, StartFailed
 from litellm_systemd.runtime.journal import Journal, install_exception_hooks, open_journal, redirect_loggers
@@ -113,9 +114,19 @@ def _load(config: Path, environ: MutableMapping[str, str]) -> tuple[Options, Con
     options = read_options(config, environ)
     environ.update(get_secrets(options.references, environ))
     configuration = load_configuration(options.config, environ)
+    _check_ca_file(environ)
     if configuration.has_database:
         litellm_database.check_parts(environ)
     return options, configuration
+
+
+def _check_ca_file(environ: Mapping[str, str]) -> None:
+    """Check the file with which the import of LiteLLM would end in a traceback."""
+    path, trouble = environ.get(SSL_CERT_FILE.name), ""
+    with contextlib.suppress(OSError):  # which LiteLLM reports with the path
+        trouble = ca_trouble(Path(path)) if path else ""
+    if trouble:
+        raise InputError(f"{SSL_CERT_FILE.name}={path}: {trouble}", "Write certificates in PEM format into it.")
 
 
 def _start_metrics(
