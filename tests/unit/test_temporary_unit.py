@@ -116,6 +116,22 @@ def test_restart_with_little_memory(
     assert calls[-1] == ("restart", "litellm.service")
 
 
+def test_restart_of_a_service_that_does_not_serve(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that systemd starts again and again gets no standby, which its next start would stop."""
+    changes: list[tuple[str, ...]] = []
+
+    def run(argv: tuple[str, ...], **_options: Any) -> subprocess.CompletedProcess[str]:
+        if argv[2] != "show":
+            changes.append(argv[2:])
+        active = "activating" if "litellm.service" in argv else "inactive"
+        return subprocess.CompletedProcess(argv, 0, stdout=f"ActiveState={active}\nMainPID=0\n", stderr="")
+
+    monkeypatch.setattr(systemctl, "run", run)
+    restart_without_pause(layout, systemctl.Systemctl(Layout()))
+    assert changes[-1] == ("restart", "litellm.service")
+    assert not layout.real("/run/systemd/system/litellm-standby.service").exists()
+
+
 @pytest.mark.parametrize(
     ("moment", "last"), [("daemon-reload", ["daemon-reload"]), ("start", ["start", "litellm-standby.service"])]
 )

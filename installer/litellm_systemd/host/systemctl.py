@@ -214,8 +214,12 @@ class Systemctl:
         run(self._argv("reset-failed", unit), check=False)
 
     def stop_later(self, unit: str) -> None:
-        """Stop a unit without waiting until it is drained."""
-        run(self._argv("stop", "--no-block", unit))
+        """Stop a unit without waiting until it is drained. One that is gone has stopped."""
+        try:
+            run(self._argv("stop", "--no-block", unit))
+        except CommandError as error:
+            if error.returncode != _NOT_LOADED:
+                raise
 
     def restart(self, *units: str) -> None:
         """Restart units and wait until they are ready."""

@@ -120,7 +120,7 @@ def restart_without_pause(
 ) -> None:
     """Restart the service while a standby serves; in the end the service serves again.
 
-    Without enough memory, or if the service is not running, it is a plain restart: the socket refuses no connection,
+    Without enough memory, or if the service does not serve, it is a plain restart: the socket refuses no connection,
     but connections wait until the new process is ready, or the instance leaves its load balancer (`runtime.stop`).
 
     Raises:
@@ -131,7 +131,8 @@ def restart_without_pause(
     if standby == "active":
         # A restart that failed or was interrupted left it, and it serves.
         say(f"{contract.STANDBY} serves already")
-    elif not systemctl.unit_state(contract.SERVICE).is_active:
+    elif systemctl.unit_state(contract.SERVICE).active not in ("active", "reloading"):
+        # One that starts serves nobody. If it fails again and again, systemd's next start would end the standby.
         systemctl.restart(contract.SERVICE)
         return
     elif (short := memory_shortage(systemctl)) is not None:
