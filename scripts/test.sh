@@ -60,7 +60,7 @@ note() {
     local state=passed remark=${4:-}
     if [[ $2 -ne 0 ]]; then
         state=FAILED
-    elif [[ -n $no_system && ($1 == *system\ tests || $1 == clients) ]]; then
+    elif [[ -n $no_system && $1 == *system\ tests ]]; then
         remark+="  tests in boxes skipped: $no_system"
     fi
     summary+=("$(printf '%-28s %-7s %5d s%s' "$1" "$state" "$3" "$remark")")
@@ -334,16 +334,6 @@ run_unit_tests() {
     return "$code"
 }
 
-# All tests share one box, so there is one process.
-run_clients() {
-    local start=$SECONDS budget=360
-    make_clients
-    run_tests clients 0 no tests/clients
-    if [[ $((SECONDS - start)) -gt $budget ]]; then
-        echo "This took $((SECONDS - start)) s. The budget is $budget s on two idle processors."
-    fi
-}
-
 report_coverage() {
     mkdir -p .cache/coverage
     "$VENV/bin/coverage" combine --quiet . .cache/coverage
@@ -417,10 +407,11 @@ main() {
     rm -rf .coverage .coverage.* .cache/coverage
     export COVERAGE_PROCESS_START=$PWD/setup.cfg
     stage "linters, unit tests" run_unit_tests
-    # One run, so that no processor is idle at the end of the first folder. Services and boxes wait for half of their
-    # time, so two more processes than processors.
-    stage "integration and system tests" run_tests services $(($(nproc) + 2)) loadgroup tests/integration tests/system
-    stage "clients" run_clients
+    stage "clients" make_clients
+    # One run, so that no processor is idle at the end of a folder, and folders share the image with an installation.
+    # Services and boxes wait for half of their time, so two more processes than processors.
+    stage "integration and system tests" \
+        run_tests services $(($(nproc) + 2)) loadgroup tests/integration tests/system tests/clients
     stage "coverage" report_coverage
 }
 

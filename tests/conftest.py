@@ -17,6 +17,7 @@ _LONGEST = (
     "test_releases.py::test_upgrades_and_rollbacks_under_load",
     "test_quickstart.py",
     "test_ec2.py",
+    "test_clients.py",
     "test_upgrade_from_earlier.py",
     "test_backup.py",
     "test_scripts.py::test_quickstart_from_a_bundle",

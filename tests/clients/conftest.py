@@ -22,7 +22,7 @@ __all__ = ["host_image", "install_environment", "installed_image", "measured", "
 _CACHE = box_images.REPOSITORY / ".cache/clients"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def box(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]) -> Iterator[Box]:
     """A box with the installed service, the demo configuration and the packages of the clients."""
     if not (_CACHE / "done").exists():
@@ -32,13 +32,13 @@ def box(namespaces: Namespaces, installed_image: Image, measured: dict[str, Any]
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo(box: Box) -> Desk:
     """The clients next to the demo configuration."""
     return set_up(box, _CACHE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bedrock(demo: Desk) -> Desk:
     """The same clients next to the default configuration, with the Bedrock of tests/fakes. `demo` is used before."""
     ctl(demo.box, "stop")

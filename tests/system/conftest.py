@@ -108,19 +108,21 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def namespaces(pytestconfig: pytest.Config) -> Iterator[Namespaces]:
-    """The namespaces of all boxes of this run."""
+def namespaces(pytestconfig: pytest.Config) -> Namespaces:
+    """The namespaces of all boxes of this run. tests/clients has this fixture as well, and gets the same object."""
     reason = why_not()
     if reason is not None:
         refuse(reason)
-    worker = getattr(pytestconfig, "workerinput", {})
-    if "namespaces" in worker:
-        name, init = worker["namespaces"]
-        chosen: Namespaces = JoinedNamespaces(name, init, worker["workerid"])
-    else:
-        chosen = Namespaces()
-    with chosen as opened:
-        yield opened
+    if _NAMESPACES not in pytestconfig.stash:
+        worker = getattr(pytestconfig, "workerinput", {})
+        opened = Namespaces()
+        if "namespaces" in worker:
+            name, init = worker["namespaces"]
+            opened = JoinedNamespaces(name, init, worker["workerid"])
+        opened.open()
+        pytestconfig.add_cleanup(opened.close)
+        pytestconfig.stash[_NAMESPACES] = opened
+    return pytestconfig.stash[_NAMESPACES]
 
 
 @pytest.fixture(scope="session")
