@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from box import Box
+from collections.abc import Iterator
+
+import pytest
+from box import Box, Image, Namespaces
 from load import STREAMS, Load, loaded
-from service import chat, ctl, processes, said, set_up, state, wait_for_workers, workers
+from service import chat, ctl, now, processes, said, set_up, state, wait_for_workers, workers
+
+
+@pytest.fixture(scope="module")
+def serving(namespaces: Namespaces, idle_image: Image) -> Iterator[Box]:
+    """A box whose service has two workers, for tests that restart it: each leaves one that serves."""
+    with Box(namespaces, idle_image) as opened:
+        set_up(opened, "NUM_WORKERS=2\n")
+        yield opened
 
 
 def assert_no_loss(load: Load) -> None:
@@ -14,32 +25,35 @@ def assert_no_loss(load: Load) -> None:
     assert (load.whole, len(load.streamed)) == (STREAMS, STREAMS), load.streamed
 
 
-def test_reload_and_litellmctl_restart(idle_box: Box) -> None:
+def test_reload_and_litellmctl_restart(serving: Box) -> None:
     """Under `systemctl reload` and `litellmctl restart` no chat of 16 clients fails, and no open stream is cut.
 
     Then the service runs as a new process, and the standby is removed.
     """
-    set_up(idle_box, "NUM_WORKERS=2\n")
-    first, main = workers(idle_box), state(idle_box)["MainPID"]
-    with loaded(idle_box, streams=STREAMS, pause=0) as load:
-        idle_box.systemctl("reload", "litellm")
-        assert (len(workers(idle_box) - first), state(idle_box)["MainPID"]) == (2, main)
+    first, main = workers(serving), state(serving)["MainPID"]
+    with loaded(serving, streams=STREAMS, pause=0) as load:
+        serving.systemctl("reload", "litellm")
+        assert (len(workers(serving) - first), state(serving)["MainPID"]) == (2, main)
         assert load.failed == []
-        ctl(idle_box, "restart")
-        assert state(idle_box)["MainPID"] != main
-        assert chat(idle_box) == 200
+        ctl(serving, "restart")
+        assert state(serving)["MainPID"] != main
+        assert chat(serving) == 200
     assert_no_loss(load)
-    assert_no_standby(idle_box)
+    assert_no_standby(serving)
 
 
-def assert_no_standby(box: Box) -> None:
-    after = state(box)
-    assert (after["ActiveState"], after["NRestarts"]) == ("active", "0")
+def await_standby_end(box: Box) -> None:
     box.wait_until(
         lambda: box.show("litellm-standby.service", "ActiveState")["ActiveState"] == "inactive",
         60,
         "the standby has stopped",
     )
+
+
+def assert_no_standby(box: Box) -> None:
+    after = state(box)
+    assert (after["ActiveState"], after["NRestarts"]) == ("active", "0")
+    await_standby_end(box)
     assert processes(box) == {after["MainPID"], *workers(box)}
     assert not box.exists("/run/systemd/system/litellm-standby.service")
     assert box.systemctl("is-system-running") == "running"
@@ -59,17 +73,16 @@ def test_recycling_and_systemctl_restart(idle_box: Box) -> None:
     assert state(idle_box)["NRestarts"] == "0"
 
 
-def test_install_with_changed_environment(idle_box: Box) -> None:
+def test_install_with_changed_environment(serving: Box) -> None:
     """An install that restarts the service with a new environment loses no request.
 
     If a drop-in keeps the new process from starting, the old process continues unchanged.
     """
-    set_up(idle_box, "NUM_WORKERS=2\n")
-    assert_drop_in_applies(idle_box)
-    with loaded(idle_box) as load:
-        idle_box.write("/root/.env", "NUM_WORKERS=2\nMINE=1\n", 0o600)
-        ctl(idle_box, "install", "--env-file", "/root/.env", "--no-verify")
-    environ = idle_box.run(("cat", f"/proc/{state(idle_box)['MainPID']}/environ")).stdout.split("\0")
+    assert_drop_in_applies(serving)
+    with loaded(serving) as load:
+        serving.write("/root/.env", "NUM_WORKERS=2\nMINE=1\n", 0o600)
+        ctl(serving, "install", "--env-file", "/root/.env", "--no-verify")
+    environ = serving.run(("cat", f"/proc/{state(serving)['MainPID']}/environ")).stdout.split("\0")
     assert "MINE=1" in environ
     assert (load.failed, load.answered > 100) == ([], True)
 
@@ -85,23 +98,23 @@ def assert_drop_in_applies(box: Box) -> None:
     box.systemctl("daemon-reload")
 
 
-def test_restart_with_little_memory(idle_box: Box) -> None:
+def test_restart_with_little_memory(serving: Box) -> None:
     """With too little memory for two instances `litellmctl restart` warns, uses no standby and loses nothing.
 
     A box has no memory limit. The test replaces /proc/meminfo with a file that shows 100 MiB of free memory: the
     shortage is simulated, the restart is not.
     """
-    set_up(idle_box, "NUM_WORKERS=2\n")
-    main = state(idle_box)["MainPID"]
-    idle_box.write(
+    await_standby_end(serving)
+    main, start = state(serving)["MainPID"], now(serving)
+    serving.write(
         "/root/meminfo", "MemTotal:        1024000 kB\nMemFree:          102400 kB\nMemAvailable:     102400 kB\n"
     )
-    idle_box.run(("mount", "--bind", "/root/meminfo", "/proc/meminfo"))
-    with loaded(idle_box) as load:
-        done = idle_box.run(("litellmctl", "restart"), timeout=240)
-        wait_for_workers(idle_box)
+    serving.run(("mount", "--bind", "/root/meminfo", "/proc/meminfo"))
+    with loaded(serving) as load:
+        done = serving.run(("litellmctl", "restart"), timeout=240)
+        wait_for_workers(serving)
     assert "100 MiB of memory are free and a second instance needs" in done.stdout + done.stderr
     assert "a plain restart, during which connections wait" in done.stdout + done.stderr
-    assert idle_box.journal("litellm-standby.service", "--boot") == ""
-    assert state(idle_box)["MainPID"] != main
+    assert serving.journal("litellm-standby.service", f"--since={start}") == ""
+    assert state(serving)["MainPID"] != main
     assert load.failed == []
