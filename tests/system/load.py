@@ -84,7 +84,7 @@ def loaded(
     load, over, bearer = Load(), threading.Event(), bearer or key(box)
     readers = [threading.Thread(target=_stream, args=(box, bearer, load, events)) for _ in range(streams)]
     chatters = [
-        threading.Thread(target=_client, args=(box, bearer, load, over, number % 2 == 0, pause))
+        threading.Thread(target=_client, args=(box, bearer, load, over, number % 2 == 0, pause, number / clients))
         for number in range(clients)
     ]
     try:
@@ -115,8 +115,12 @@ def _ask(connection: http.client.HTTPConnection, bearer: str, **body: object) ->
     return connection.getresponse()
 
 
-def _client(box: Box, bearer: str, load: Load, over: threading.Event, keep: bool, pause: float) -> None:
+def _client(
+    box: Box, bearer: str, load: Load, over: threading.Event, keep: bool, pause: float, offset: float
+) -> None:
+    """Send chats until it is over. `offset`: the part of a pause before them, so that clients take turns."""
     connection: http.client.HTTPConnection | None = None
+    over.wait(pause * offset)
     while not over.wait(pause):
         try:
             if connection is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from box import Box
-from load import loaded
+from load import LONG_PAUSE, loaded
 from service import UNMEASURED, chat, ctl, key, state, with_model
 from test_install import snapshot, write_env
 
@@ -60,7 +60,7 @@ def test_killed_switch_converges_under_load(installed_box: Box) -> None:
     other = with_model(installed_box.read("/etc/litellm/configs/demo.yml"), "another-model")
     installed_box.write("/root/mine.yml", other)
     main = state(installed_box)["MainPID"]
-    with loaded(installed_box, clients=4, pause=0.5) as load:
+    with loaded(installed_box, clients=4, pause=LONG_PAUSE) as load:
         results = kill_at_steps(
             installed_box,
             ["config", "use", "./mine.yml"],
@@ -86,7 +86,7 @@ def test_killed_install_converges_under_load(installed_box: Box) -> None:
     # Each kill costs four starts of the service. So: one kill of the first command while it writes files, one of the
     # second command during the restart.
     step: dict[str, Any] = {"stride": STRIDE * 8, "first": STRIDE * 4} if STRIDE > 1 else {"stride": 1}
-    with loaded(installed_box, clients=4, pause=0.5) as load:
+    with loaded(installed_box, clients=4, pause=LONG_PAUSE) as load:
         results = kill_at_steps(installed_box, *commands, **step, alternate=STRIDE > 1, primes=STRIDE == 1)
     assert all(result["kills"] for result in results)
     assert [result["wrong"] for result in results] == [[], []]

@@ -9,7 +9,7 @@ from pathlib import Path
 import earlier_version
 from box import Bind
 from box_images import renew_litellm
-from load import loaded
+from load import LONG_PAUSE, loaded
 from service import chat, ctl, state
 from tests.bundle import own_bundle
 from tests.skipping import refuse
@@ -38,7 +38,7 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
     box.run((*install, "--bundle", "/srv/earlier/bundle.tar"), env=earlier, cwd="/srv", timeout=600)
     installed = box.read("/opt/litellm-systemd/current/release.json")
 
-    with loaded(box, clients=4, pause=0.5) as load:
+    with loaded(box, clients=4, pause=LONG_PAUSE) as load:
         done = box.run(
             ("/usr/local/bin/litellmctl", "upgrade", "--from", "/srv/new.tar"),
             env=environment,
