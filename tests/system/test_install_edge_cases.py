@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from box import Box
+from box import Box, Image
+from host_binds import releases_bind
 from service import chat, ctl, key, refused, state
 from test_install import REPOSITORY, snapshot, write_env
 from test_transaction import interrupt, refuse_start
 from tests.files import Files
 
+from conftest import MakeBox
 from litellm_systemd.box.image import quote, volumes
 from litellm_systemd.box.namespaces import STORE
 
@@ -142,11 +144,13 @@ FOREIGN_UNIT = (
 )
 
 
-def test_foreign_service(box: Box, fresh: Callable[..., Any]) -> None:
+def test_foreign_service(make_box: MakeBox, installed_image: Image, fresh: Callable[..., Any]) -> None:
     """A foreign litellm.service stays, unless --take-ours is given and our service becomes ready in its place.
 
-    systemd is degraded, and the umask would lock the service's user out of its own release.
+    systemd is degraded, and the umask would lock the service's user out of its own files. (test_quickstart builds a
+    release with that umask.)
     """
+    box = make_box(binds=(releases_bind(installed_image),))
     box.write("/etc/systemd/system/broken.service", "[Service]\nExecStart=/bin/false\n")
     box.run(("systemctl", "start", "--wait", "broken"), check=False)
     assert box.run(("systemctl", "is-system-running"), check=False).stdout == "degraded\n"
