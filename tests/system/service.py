@@ -153,6 +153,11 @@ def end_streams(box: Box) -> None:
     box.write(_OVER, "")
 
 
+def let_streams_run(box: Box) -> None:
+    """After `end_streams`: streams that begin now have all their events."""
+    box.run(("rm", _OVER))
+
+
 # --- requests ---
 
 

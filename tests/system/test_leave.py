@@ -7,7 +7,18 @@ from subprocess import Popen
 
 from box import Box
 from load import ENDLESS, loaded
-from service import BASE, chat, end_streams, refused, runtime, set_up, signal_process, state, status_text
+from service import (
+    BASE,
+    chat,
+    end_streams,
+    let_streams_run,
+    refused,
+    runtime,
+    set_up,
+    signal_process,
+    state,
+    status_text,
+)
 
 #: Long enough for the checks on a busy machine.
 ENV = "NUM_WORKERS=2\nDEREGISTRATION_DELAY=20\n"
@@ -45,7 +56,7 @@ def complete(box: Box, *commands: Popen[str]) -> None:
     end_streams(box)
     for command in commands:
         assert command.wait(timeout=180) == 0, command.communicate()
-    box.run(("rm", "/run/upstream-over"))
+    let_streams_run(box)
 
 
 def test_restart_and_drain(idle_box: Box) -> None:
