@@ -60,6 +60,8 @@ class Mine(CustomLogger):
         elif command == "poll":
             while not os.path.exists(__file__ + ".end"):
                 await asyncio.sleep(0.1)
+        elif command == "raise":
+            raise KeyError("tenant")
         elif command == "break":
             break_health_checks()
         elif command == "leave":
@@ -215,6 +217,18 @@ def test_callback_that_waits_is_reported(service: Service, waiting: Client) -> N
     assert line == f"<4>{where}: POST /v1/messages has been waiting here for more than 20 s"
     (service.folder / "mine.py.end").touch()
     assert waiting.finish() == 200
+
+
+def test_failed_calls_are_counted(service: Service) -> None:
+    """The status has the number of requests that called a model, and of those that a callback failed."""
+
+    def count() -> tuple[int, int]:
+        workers = service.query("status")["workers"]
+        return sum(each["calls"] for each in workers), sum(each["failed_calls"] for each in workers)
+
+    calls, failed = count()  # a heartbeat may still bring some of earlier tests
+    assert [Client(service, command).finish() for command in ("raise", "hello")] == [500, 200]
+    wait_for("the counts", lambda: count()[0] >= calls + 2 and count()[1] == failed + 1)
 
 
 @pytest.mark.parametrize(

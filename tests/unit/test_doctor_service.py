@@ -167,6 +167,32 @@ def test_key_that_a_provider_rejects(tmp_path: Path, model: str, where: str, edi
     assert found.remedy.startswith(f"sudoedit {edit} && sudo litellmctl restart ")
 
 
+RAISED = "LiteLLM Proxy: 'tenant' (KeyError; mine.py:7 async_pre_call_hook)"
+
+
+@pytest.mark.parametrize(
+    ("counts", "outcome"),
+    [
+        (((2, 2), (1, 1)), Outcome.FAILED),
+        (((2, 2), (9, 8)), Outcome.WARNING),
+        (((2, 2), (0, 0)), Outcome.WARNING),  # too few to tell
+        (((0, 0), (0, 0)), Outcome.WARNING),  # corrected by a reload
+        ((), Outcome.WARNING),
+    ],
+)
+def test_callback_that_fails_each_request(
+    tmp_path: Path, counts: tuple[tuple[int, int], ...], outcome: Outcome
+) -> None:
+    """A callback whose exception fails each request is a failure, and one that lets others succeed is a warning."""
+    host = Host(tmp_path, RAISED)
+    host.runtime = {"workers": [{"calls": calls, "failed_calls": failed} for calls, failed in counts]}
+    (found,) = find(detect_journal_service, host)
+    assert found.outcome is outcome
+    is_failure = outcome is Outcome.FAILED
+    assert found.evidence.startswith("each of the 3 requests since the workers started failed: Your") is is_failure
+    assert "mine.py:7 async_pre_call_hook" in found.evidence
+
+
 def test_rejected_key_of_an_unknown_model(tmp_path: Path) -> None:
     """Without the configuration that the service runs with, the rejected key is found without a line."""
     for host in (Host(tmp_path, REJECTED % "gone"), Host(tmp_path, REJECTED.partition(" (")[0])):

@@ -132,6 +132,14 @@ def test_defects_of_callbacks_are_errors() -> None:
     assert build(KeyError("x"), in_request=False).priority == ERROR
 
 
+def test_requests_that_own_code_fails() -> None:
+    """A request that an exception of the user's code ends is counted. One that survives it, or is refused, is not."""
+    error = raise_in("/etc/litellm/mine.py", KeyError("tenant"))
+    refusal = raise_in("/etc/litellm/mine.py", HTTPException(400, "no"))
+    assert [build(each).by_own_code for each in (error, refusal, KeyError("tenant"))] == [True, False, False]
+    assert not build(error, "Error in post_call_response_headers_hook: 'tenant'").by_own_code
+
+
 def raise_in(path: str, error: Exception) -> Exception:
     """The error, raised by code of that file."""
     try:

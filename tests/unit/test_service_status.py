@@ -50,6 +50,8 @@ STATUS: dict[str, Any] = {
             "answered": 0.1,
             "inflight": 0,
             "requests": 3,
+            "calls": 2,
+            "failed_calls": 1,
         }
     ],
 }

@@ -455,8 +455,24 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
                 raised = "custom_auth raises an exception, also for the master key"
                 evidence = f"{place}: {raised} ({_times(group)}): {group.sample}"
                 remedy = f"sudoedit {place.rpartition(':')[0]} && sudo litellmctl reload"
+            elif group.signature.name == "callback-raised" and (calls := _failed_calls(snapshot)):
+                fails = True
+                evidence = f"each of the {calls} requests since the workers started failed: {evidence}"
             outcome = Outcome.FAILED if fails else Outcome.WARNING
             yield cause.finding(evidence, outcome=outcome, remedy=remedy, subject=group.signature.name)
+
+
+#: The fewest requests, failed by the user's code without one success, that make it a failure.
+_MIN_CALLS = 3
+
+
+def _failed_calls(snapshot: Snapshot) -> int:
+    """How many requests called a model since the workers started, if the user's code failed each; 0 otherwise."""
+    with contextlib.suppress(InstallerError, OSError):
+        workers = snapshot.runtime.get("workers", ()) if snapshot.is_active else ()
+        calls, failed = (sum(each.get(name, 0) for each in workers) for name in ("calls", "failed_calls"))
+        return calls if calls == failed and calls >= _MIN_CALLS else 0
+    return 0
 
 
 #: A message about an exception of the user's code, and the request with which it is tried again. It calls no model.

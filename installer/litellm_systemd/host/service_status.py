@@ -94,6 +94,7 @@ _WORKER: Mapping[str, tuple[_Test, bool]] = {
     "answered": (_is_time, True),
     "inflight": (_is_count, True),
     "requests": (_is_count, True),
+    **dict.fromkeys(("calls", "failed_calls"), (_is_count, False)),
 }
 _RELOAD: Mapping[str, tuple[_Test, bool]] = {
     "ok": (_is_flag, True),

@@ -25,7 +25,8 @@ class Heartbeat:
     `memory` is the resident memory in MiB, shared pages included; 0 if unknown. `unhealthy` is the number of seconds
     since the worker last passed its own health check. `lag` is the number of seconds by which its last timer was
     late. `database` is why the worker cannot use the database, empty if it can or if there is none. `redis` is the
-    same for Redis, but None if there is none.
+    same for Redis, but None if there is none. `calls` counts the requests that called a model or were about to, and
+    `failed_calls` those that the user's code failed.
     """
 
     serving: bool
@@ -37,6 +38,8 @@ class Heartbeat:
     lag: float = 0.0
     database: str = ""
     redis: str | None = None
+    calls: int = 0
+    failed_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,8 @@ _INTRODUCTION = re.compile(
     r"^(?:litellm\.[\w.]{1,80}(?:::\w{1,60})?\(\)(?:: ?| - ))?"
     r"(?:Exception occurr?ed - |Error occurred while trying to do fallbacks - )?(?:litellm_call_id=\S{1,256} - )?"
 )
+#: In LiteLLM's message about an exception that has ended a request. It survives others, as of a hook for headers.
+_ENDS_REQUEST = "_handle_llm_api_exception(): Exception"
 #: What follows the message of the provider: advice of LiteLLM, tracebacks, links.
 _END = re.compile(
     r"\n\n|\s?Traceback \(most|\nThis looks like a bug|\nDebug Information:|\nLiteLLM: model group|\nRequester IP"
@@ -139,6 +141,7 @@ class Failure:
 
     `kind`: equal for failures with the same cause. `call`: the x-litellm-call-id of the request, if it is known.
     `by_client`: LiteLLM refused the request because of a mistake of its client, so its traceback shows nothing.
+    `by_own_code`: an exception of the user's code, other than a refusal, has ended the request.
     """
 
     priority: int
@@ -146,6 +149,7 @@ class Failure:
     text: str
     call: str = ""
     by_client: bool = False
+    by_own_code: bool = False
 
     @property
     def whole(self) -> str:
@@ -153,11 +157,26 @@ class Failure:
         return f"{self.text} [request {self.call}]" if self.call else self.text
 
 
+class CallCount:
+    """The requests of this process that have ended and called a model or were about to, and those among them that
+    failed in the user's code.
+    """
+
+    def __init__(self) -> None:
+        self.total = self.failed = 0
+
+
+CALLS = CallCount()
+
+
 class Incident:
-    """The failures of one request. LiteLLM logs an exception in each layer that it passes."""
+    """The failures of one request. LiteLLM logs an exception in each layer that it passes.
+
+    `is_call`: the request calls a model. `is_broken`: the user's code has failed it.
+    """
 
     def __init__(self, scope: Any) -> None:
-        self.ended = False
+        self.ended = self.is_call = self.is_broken = False
         self._state: Mapping[str, Any] = scope.get("state", {})
         self._reported: deque[BaseException] = deque(maxlen=_MAX_HELD)
         self._held: list[tuple[BaseException, Callable[[], None]]] = []
@@ -188,6 +207,8 @@ class Incident:
             if not self._is_reported(error):
                 self._reported.append(error)
                 report()
+        CALLS.total += self.is_call
+        CALLS.failed += self.is_call and self.is_broken
 
     def _is_reported(self, error: BaseException) -> bool:
         mine = set(map(id, _chain(error)))
@@ -281,7 +302,9 @@ def build_failure(
     details += [f"model {group}"] if group else []
     text += f" ({'; '.join(map(_line, details))})" if details else ""
     by_client = not provider and priority != ERROR and (find_status(error) or 500) < 500
-    return Failure(priority, f"{priority} {record.name} {subject}", text, " ".join(call.split()), by_client)
+    by_own_code = priority == ERROR and bool(place) and _ENDS_REQUEST in message
+    kind = f"{priority} {record.name} {subject}"
+    return Failure(priority, kind, text, " ".join(call.split()), by_client, by_own_code)
 
 
 def _line(message: str) -> str:

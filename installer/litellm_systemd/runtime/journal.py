@@ -149,6 +149,8 @@ class JournalHandler(_StreamHandler):
 
     def _report(self, record: logging.LogRecord, error: BaseException | None, *, in_request: bool) -> None:
         failure = build_failure(record, error, in_request=in_request, is_model=self.journal.is_model)
+        if failure.by_own_code and (incident := current_incident()) is not None:
+            incident.is_broken = True
         brief = _copy(record, _LOGGED[failure.priority], failure.whole)
         if record.levelno >= logging.CRITICAL:
             brief.levelno, brief.levelname = record.levelno, record.levelname

@@ -222,6 +222,8 @@ def _build_worker(worker: WorkerHandle, generation: Generation, now: float) -> d
         "inflight": worker.heartbeat.inflight,
         "connections": worker.heartbeat.connections,
         "requests": worker.heartbeat.requests,
+        "calls": worker.heartbeat.calls,
+        "failed_calls": worker.heartbeat.failed_calls,
     }
 
 

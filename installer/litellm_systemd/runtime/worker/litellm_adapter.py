@@ -30,7 +30,7 @@ from litellm_systemd.env.variables import API_DOCS, CORS_ORIGINS, is_on
 from litellm_systemd.gateway.python_files import module_file
 from litellm_systemd.runtime.worker import (
     litellm_database,
-    litellm_fallbacks,
+    litellm_failures,
     litellm_fixes,
     litellm_metrics,
     litellm_outages,
@@ -214,8 +214,7 @@ def preload(environ: MutableMapping[str, str], *, metrics: bool = False) -> str:
         prepare(application())
     use_frozen_credentials()
     litellm_fixes.apply()
-    with contextlib.suppress(ImportError, AttributeError):
-        litellm_fallbacks.log_failures()
+    litellm_failures.apply()
     litellm_database.apply(environ)
     litellm_outages.apply()
     litellm_redis.apply()

@@ -415,6 +415,8 @@ class _Worker:
                 round(self._lag, 4),
                 litellm_outages.cause()[:_MAX_CAUSE],
                 None if redis is None else redis[:_MAX_CAUSE],
+                failures.CALLS.total,
+                failures.CALLS.failed,
             )
         )
 
