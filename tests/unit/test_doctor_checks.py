@@ -1042,6 +1042,19 @@ def test_variable_that_is_set_twice(tmp_path: Path) -> None:
     assert found.remedy.endswith("# keep one of the two lines")
 
 
+def test_missing_region(tmp_path: Path) -> None:
+    """The remedy for a model without a region opens the environment file, where the variable belongs."""
+    layout = Layout(root=tmp_path)
+    layout.real(layout.config_link).parent.mkdir(parents=True)
+    layout.real(layout.config_link).write_text("model_list: [{model_name: m, litellm_params: {model: bedrock/x}}]\n")
+    layout.real(layout.environment_file).write_text("LITELLM_MASTER_KEY=sk-0123456789abcdefghij\n")
+    found = [each for each in detect_configuration_unusable.detect(Snapshot(layout)) if isinstance(each, Finding)]
+    (region,) = (each for each in found if "region" in each.evidence)
+    assert region.remedy.startswith(
+        f"sudoedit {layout.environment_file} && sudo litellmctl restart    # Set AWS_REGION"
+    )
+
+
 def test_key_in_two_files(tmp_path: Path) -> None:
     """The remedy for two master keys opens the file with the one in force: only its edit lets the clients in."""
     layout = Layout(root=tmp_path)

@@ -231,6 +231,16 @@ def test_workers_that_reach_their_limit(tmp_path: Path, times: int, started: flo
     assert all(each.evidence.endswith(" with 654 MiB") for each in found)
 
 
+def test_drop_in_that_limits_the_job(tmp_path: Path) -> None:
+    """If systemd gave up the start at a limit of a drop-in for jobs, that line is named."""
+    host = Host(tmp_path, "litellm.service: Job litellm.service/start timed out.", lines="JobRunningTimeoutSec=2")
+    (found,) = find(detect_unit_drop_in, host)
+    assert found.evidence.startswith(
+        "/mine.conf:2: JobRunningTimeoutSec=2; litellm.service: Job litellm.service/start"
+    )
+    assert find(detect_unit_drop_in, Host(tmp_path, lines="JobRunningTimeoutSec=90")) == []
+
+
 def test_drop_in_that_limits_memory(tmp_path: Path) -> None:
     """If a library aborts because a drop-in limits the memory, the line to remove is named, not a damaged library."""
     host = Host(tmp_path, lines="LimitAS=400M")

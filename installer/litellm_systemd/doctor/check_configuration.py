@@ -500,7 +500,11 @@ def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         and not (reported and item.code == "weak-master-key")
     )
     for text, item in merge_items(errors):
-        yield UNUSABLE.finding(text, path=item.place.file or path, remedy=item.remedy)
+        finding = UNUSABLE.finding(text, path=item.place.file or path, remedy=item.remedy)
+        if item.code == "no-region":
+            edit = f"{snapshot.edit_command('AWS_REGION_NAME')} && sudo litellmctl restart    # {item.remedy}"
+            finding = replace(finding, remedy=edit)
+        yield finding
 
 
 def _file_of(error: InstallerError) -> str | None:

@@ -159,7 +159,8 @@ _BY_RESULT = {
     ),
     "watchdog": ("Watchdog", "CPUQuota", "AllowedCPUs", "MemoryHigh"),
     "oom-kill": ("Memory", "OOM"),
-    "resources": ("EnvironmentFile", "Tasks", "Slice", "Delegate", "PIDFile", "LoadCredential", "SetCredential"),
+    # `environment-unloadable` judges EnvironmentFile=, by whether it can be loaded now.
+    "resources": ("Tasks", "Slice", "Delegate", "PIDFile", "LoadCredential", "SetCredential"),
     "protocol": ("Type", "ExecStart", "NotifyAccess", "PIDFile", "RemainAfterExit"),
     "exec-condition": ("ExecCondition",),
 }
@@ -194,13 +195,20 @@ _BY_STATUS = {
 }
 #: The commands before and after that of the service.
 _COMMANDS = ("ExecStartPre", "ExecStartPost")
+#: In systemd's message about a job that it gave up. The process that it started may still become ready.
+_GIVEN_UP = f"Job {contract.SERVICE}/start timed out"
 #: As often as this, restarts are a loop: the service runs only for a moment.
 _LOOP = 3
 
 
 @detects(SETTING)
 def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect settings of drop-ins that explain the result with which the service failed."""
+    """Detect settings of drop-ins that explain the result with which the service failed, or a job without one."""
+    limits = [each for each in drop_ins(snapshot) if each.name in ("JobTimeoutSec", "JobRunningTimeoutSec")]
+    if limits and (said := next((each.text for each in snapshot.recent_events if _GIVEN_UP in each.text), "")):
+        where, outcome = limits[-1].where, Outcome.WARNING if snapshot.is_active else Outcome.FAILED
+        yield SETTING.finding(f"{where}: {limits[-1].assignment}; {said}", outcome=outcome, where=where)
+        return
     found = find_exit(snapshot)
     if found is None or (snapshot.is_active and int(snapshot.service.get("NRestarts") or "0") < _LOOP):
         return

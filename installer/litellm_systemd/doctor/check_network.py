@@ -403,6 +403,7 @@ SANDBOX = Cause(
     " rule for its user blocks it.",
     "{remedy}",
     requires=_REQUIRES,
+    caused_by=("environment-file",),
 )
 #: The start of the names of the settings of a unit that can block connections (systemd.exec(5)).
 BLOCKING = ("IPAddress", "RestrictAddress", "RestrictNetwork", "PrivateNetwork", "NetworkNamespace", "SocketBind")
