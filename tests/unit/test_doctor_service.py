@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from litellm_systemd.doctor.check_configuration import detect_environment_unusable
 from litellm_systemd.doctor.check_drop_ins import detect_unit_dependency, detect_unit_drop_in
 from litellm_systemd.doctor.check_service import (
     detect_journal_litellm,
@@ -27,6 +28,8 @@ from litellm_systemd.doctor.check_unit import (
     describe_start_error,
     detect_unit_exit,
     detect_unit_killed,
+    detect_unit_line,
+    detect_unit_stale,
     detect_unit_start_error,
     find_missing_module,
 )
@@ -597,3 +600,42 @@ def test_command_of_a_drop_in_that_fails(tmp_path: Path, command: str, printed: 
     assert found.evidence == f"/mine.conf:2: {command}=/usr/local/bin/notify; {exited}{shown}"
     (found,) = find(detect_unit_exit, host)
     assert "sign-in" not in found.evidence
+
+
+DROP_IN = "/etc/systemd/system/litellm.service.d/key.conf"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_lost"),
+    [
+        ("[Service]\nEnviromentFile=-/etc/litellm/secrets.env", True),
+        ("[Servce]\nEnvironmentFile=/etc/litellm/secrets.env", True),
+        ('[Service]\nEnvironmnt="A=1" "LITELLM_MASTER_KEY=sk-1"', True),
+        ("[Service]\nMemoryMaxx=1G", False),
+        ("[Service]\nEnviromentFile=/etc/litellm/none.env", False),
+    ],
+)
+def test_variable_that_is_lost_with_a_drop_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, is_lost: bool
+) -> None:
+    """A line that systemd ignores, or a drop-in that it has not read, is a failure if a variable is lost with it.
+
+    The missing variable is then a consequence.
+    """
+    host = Host(tmp_path)
+    model = "model_list: [{model_name: a, litellm_params: {model: openai/a}}]"
+    host.gateway = parse_config(f"{model}\ngeneral_settings: {{master_key: os.environ/LITELLM_MASTER_KEY}}", "c.yml")
+    complaint = f"{DROP_IN}:2: Unknown key, ignoring.\n"
+    host.verify = lambda unit, _: complaint if "service" in unit else ""  # type: ignore[attr-defined]
+    monkeypatch.setattr(Host, "unit", lambda _self, name: UnitState(name, load="loaded"))
+    host.socket = host.service = {}
+    for path, content in ((DROP_IN, text), ("/etc/litellm/secrets.env", 'LITELLM_MASTER_KEY="sk-1"')):
+        host.layout.real(path).parent.mkdir(parents=True)
+        host.layout.real(path).write_text(content, encoding="utf-8")
+    for check in (detect_unit_line, detect_unit_stale):
+        (found,) = find(check, host)
+        assert found.outcome is (Outcome.FAILED if is_lost else Outcome.WARNING)
+        assert found.evidence.endswith(": the service lacks LITELLM_MASTER_KEY, which is there") is is_lost
+        assert check.cause.id in detect_environment_unusable.cause.caused_by
+    host.environment = {"LITELLM_MASTER_KEY": "sk-2"}
+    assert [each.outcome for each in find(detect_unit_line, host)] == [Outcome.WARNING]

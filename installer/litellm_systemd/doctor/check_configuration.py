@@ -218,7 +218,8 @@ ENVIRONMENT = Cause(
     " Two kinds of credentials are a warning: LiteLLM uses one of them.",
     "{edit} && sudo litellmctl restart    # {remedy}",
     requires=("files-not-installed", "environment-undecryptable"),
-    caused_by=("environment-unloadable", "environment-syntax"),
+    # The latter two are failures if a variable is lost with the line or the drop-in.
+    caused_by=("environment-unloadable", "environment-syntax", "unit-line", "unit-stale"),
 )
 
 

@@ -5,6 +5,7 @@ And how the service exited: exit code, signal, watchdog, out of memory, start li
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -21,14 +22,15 @@ from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import StartError, find_blamed, find_crash, find_start_error, read_error
 from litellm_systemd.env.variables import MASTER_KEY
-from litellm_systemd.errors import PermissionDenied, Unavailable
-from litellm_systemd.host.effective import UnitLine, read_unit_lines
+from litellm_systemd.errors import InstallerError, PermissionDenied, Unavailable
+from litellm_systemd.host.effective import UnitLine, find_drop_ins, read_lines, read_unit_lines
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.state import Action, FileKind, FileState, Verb
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.instances.temporary_unit import is_left_over
 from litellm_systemd.report.report import Outcome
+from litellm_systemd.user_files import read_regular
 
 #: The remedy for a line of a drop-in.
 CORRECT_LINE = "Correct or remove {where}, then: sudo systemctl daemon-reload && sudo litellmctl restart"
@@ -107,7 +109,30 @@ def detect_unit_line(snapshot: Snapshot) -> Iterator[Finding]:
         outcome = Outcome.FAILED if snapshot.unit(name).enabled == "bad" else Outcome.WARNING
         for line in unit_complaints(snapshot.systemctl.verify(name, snapshot.optional_timeout), name):
             where, _, text = line.partition(": ")
-            yield LINE.finding(f"{where}: {text}", outcome=outcome, where=where)
+            lost = _lost_variable(snapshot, where.rpartition(":")[0])
+            evidence = f"{where}: {text.rstrip('.')}: the service lacks {lost}, which is there" if lost else line
+            yield LINE.finding(evidence, outcome=Outcome.FAILED if lost else outcome, where=where)
+
+
+def _lost_variable(snapshot: Snapshot, *paths: str) -> str:
+    """A variable that the configuration needs, the environment lacks, and one of these units or drop-ins assigns.
+
+    A file that a line names counts too. The name of the setting does not: systemd may ignore it. Empty without one.
+    """
+    try:
+        needed = {MASTER_KEY.name, *(name for _, name in snapshot.gateway.references)} - snapshot.environment.keys()
+    except (InstallerError, OSError):
+        return ""
+    texts: list[str] = []
+    for value in (line.value for path in paths if needed for line in read_lines(snapshot.layout, path)):
+        texts.append(value)
+        with contextlib.suppress(OSError, ValueError):
+            texts.append(read_regular(snapshot.layout.real(value.lstrip("-"))).decode(errors="replace"))
+    assigned = {name for text in texts for name in _ASSIGNED.findall(text)}
+    return min(needed & assigned, default="")
+
+
+_ASSIGNED = re.compile(r"(?:^|[\s\"'])(\w+)=", re.MULTILINE)
 
 
 def unit_complaints(text: str, name: str) -> tuple[str, ...]:
@@ -151,9 +176,21 @@ def detect_unit_stale(snapshot: Snapshot) -> Iterator[Finding]:
         reload = (Action(Verb.DAEMON_RELOAD, "systemd"),)
         unread = _unread(snapshot, name)
         if snapshot.unit(name).need_reload:
-            yield STALE.finding(f"{name}: NeedDaemonReload=yes", actions=reload)
+            evidence = f"{name}: NeedDaemonReload=yes"
         elif unread:
-            yield STALE.finding(f"{unread} is not in DropInPaths of {name}", actions=reload)
+            evidence = f"{unread} is not in DropInPaths of {name}"
+        else:
+            continue
+        finding, layout = STALE.finding(evidence, actions=reload), snapshot.layout
+        files = (f"/{path.relative_to(layout.root)}" for path in find_drop_ins(layout, name))
+        if lost := _lost_variable(snapshot, f"{layout.units}/{name}", *files):
+            finding = replace(
+                finding,
+                evidence=f"{evidence}: the service lacks {lost}, which is there",
+                outcome=Outcome.FAILED,
+                remedy="sudo systemctl daemon-reload && sudo litellmctl restart",
+            )
+        yield finding
 
 
 def _unread(snapshot: Snapshot, name: str) -> str | None:
