@@ -80,6 +80,26 @@ def test_damaged_release(script: Path, tmp_path: Path) -> None:
     assert "quickstart.sh --bundle FILE" in done.stderr
 
 
+@pytest.mark.parametrize("change", ["??5?????? ", "missing    "])
+def test_damaged_standard_library(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """If a file of the distribution's Python is damaged, the message names it and the package to install again."""
+    library = os.path.dirname(os.__file__)  # noqa: PTH120
+    for name, text in (
+        ("opt/current/bin/python", f'exec "{sys.executable}" -S "$@"'),
+        ("dpkg", f'[ "$1" = -S ] && echo "libpython-stdlib:amd64: $2" || echo "{change}  {library}/uuid.py"'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = run(script, "status")
+    assert (done.returncode, done.stdout) == (69, "")
+    first, remedy = done.stderr.splitlines()
+    assert first.startswith(
+        f"litellmctl: {library}/uuid.py, of the Python that the release in use needs, is damaged: "
+    )
+    assert remedy == "  sudo apt-get install --reinstall libpython-stdlib && sudo litellmctl restart"
+
+
 @pytest.mark.parametrize("link", ["/usr/bin/python3.99", "python3"])
 def test_missing_python(script: Path, tmp_path: Path, link: str) -> None:
     """If the release's Python is missing, one message names it and the remedy, with exit code 69."""
