@@ -259,6 +259,17 @@ def test_a_project_folder(home: Path, tmp_path: Path) -> None:
     assert report.data["base_url"] == "http://127.0.0.1:4321"
 
 
+def test_a_key_in_the_configuration(home: Path, tmp_path: Path) -> None:
+    """A master key that is written into the configuration is the one that the gateway accepts, and is printed."""
+    own = tmp_path / "own.yml"
+    model = "model_list: [{model_name: claude-sonnet-5-5, litellm_params: {model: openai/x, mock_response: hi}}]"
+    for written, shown in (("sk-written-1", "sk-written-1"), ("os.environ/LITELLM_MASTER_KEY", KEY)):
+        own.write_text(f"{model}\ngeneral_settings: {{master_key: {written}}}\n", encoding="utf-8")
+        request = Request(Layout(tmp_path / "root"), cwd=tmp_path, config="./own.yml", env_file=tmp_path / ".env")
+        report = client(request, "codex", environ={}, now=datetime.now(timezone.utc), show_key=True)
+        assert (shown in report.as_json(), KEY in report.as_json()) == (True, shown == KEY)
+
+
 def test_the_url(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The user learns that the URL is for this host only, or that no environment names one."""
     assert "On another machine" not in run(capsys, "curl")[0]

@@ -26,6 +26,7 @@ from litellm_systemd.env.tls import read_certificate
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import CannotCreate, InputError, MissingError, PermissionDenied, UsageError
 from litellm_systemd.gateway.config import GatewayConfig
+from litellm_systemd.gateway.config_types import REFERENCE
 from litellm_systemd.gateway.installed_litellm import map_values
 from litellm_systemd.host.effective import at_socket
 from litellm_systemd.host.files import observe_file, write_file
@@ -119,7 +120,7 @@ def client(
     base_url, certificate_notes = _find_url(selection.settings)
     gateway = Gateway(base_url, models)
     if write or show_key:
-        gateway = Gateway(base_url, models, _key(selection))
+        gateway = Gateway(base_url, models, _key(selection, config))
     report = _write(found, gateway, find_invoker(environ), now) if write else _print(request.layout, found, gateway)
     return replace(report, notes=(*report.notes, *_url_notes(selection), *certificate_notes))
 
@@ -142,13 +143,15 @@ def _find(name: str) -> Client:
     return CLIENTS[names.index(name)]
 
 
-def _key(selection: Selection) -> str:
-    """The key that the gateway accepts.
+def _key(selection: Selection, config: GatewayConfig) -> str:
+    """The key that the gateway accepts. One that is written into the configuration replaces the variable.
 
     Raises:
         MissingError: no environment with the key is known.
     """
-    settings = selection.settings
+    settings, written = selection.settings, config.section("general_settings").get("master_key")
+    if isinstance(written, str) and written and not written.startswith(REFERENCE):
+        return written
     if selection.unknown or settings.generated_key or not settings.master_key:
         reason = selection.unknown or f"{selection.dotenv.source} has no {MASTER_KEY.name}"
         raise MissingError(

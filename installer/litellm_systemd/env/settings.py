@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -199,8 +200,11 @@ def _master_key(
             "Remove the line, and a strong key is generated.",
         )
     if key != key.strip() or not key.isascii() or not key.isprintable():
+        # Such as a typographic quote of a document that it was copied from.
+        named = (f": U+{ord(each):04X} {unicodedata.name(each, '')}".rstrip() for each in key if not each.isascii())
+        reason = f"has spaces around it or a character that an HTTP header can't hold{next(named, '')}"
         raise InputError(
-            f"{dotenv.where(name)}: {name} has spaces around it or a character that an HTTP header can't hold",
+            f"{dotenv.where(name)}: {name} {reason}",
             "Use letters, digits, - and _.",
         )
     return key, None

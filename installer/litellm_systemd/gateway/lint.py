@@ -497,7 +497,6 @@ def _debug(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFi
 
 
 def _plain_secrets(config: GatewayConfig, environ: Mapping[str, str]) -> Iterator[LintFinding]:
-    del environ
     sections = [((*model.key, "litellm_params"), config.params(model)) for model in config.models]
     sections += [((name,), config.section(name)) for name in ("general_settings", "router_settings")]
     sections += [(("environment_variables",), config.section("environment_variables"))]
@@ -507,16 +506,18 @@ def _plain_secrets(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
     for path, mapping in sections:
         for key in sorted(str(key) for key in mapping if _SECRET.search(str(key).lower())):
             if _is_secret(key, mapping.get(key)):
-                yield _plain_secret(config, (*path, key))
+                is_other = key == "master_key" and environ.get(MASTER_KEY.name, mapping[key]) != mapping[key]
+                more = f". It is the key of the gateway, and {MASTER_KEY.name} has no effect" if is_other else ""
+                yield _plain_secret(config, (*path, key), more)
 
 
-def _plain_secret(config: GatewayConfig, path: KeyPath) -> LintFinding:
+def _plain_secret(config: GatewayConfig, path: KeyPath, more: str) -> LintFinding:
     key = str(path[-1])
     variable = MASTER_KEY.name if key == "master_key" else key.upper()
     remedy = f"Put it into .env and write {key}: {REFERENCE}{variable}"
     if path[0] == "environment_variables":
         remedy = "Put it into .env, and remove it here."
-    return config.warning("plain-secret", path, "contains a secret in plain text", remedy)
+    return config.warning("plain-secret", path, f"contains a secret in plain text{more}", remedy)
 
 
 def _is_secret(key: str, value: object) -> bool:
