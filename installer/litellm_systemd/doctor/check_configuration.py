@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from litellm_systemd import contract
-from litellm_systemd.doctor.check_files import is_readable
+from litellm_systemd.doctor.check_files import installed_file, is_readable
 from litellm_systemd.doctor.check_unit import find_missing_module, lacks_environment_file, removal
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
@@ -275,8 +275,8 @@ def _kept_copy(snapshot: Snapshot, path: str) -> str:
     found, record = snapshot.file(path), snapshot.records.get(path)
     if found is None or record is None or found.kind is not FileKind.FILE or found.content:
         return ""
-    kept = f"{snapshot.layout.pristine}/{record.digest}"
-    return kept if snapshot.file(kept) is not None and found.digest != record.digest else ""
+    kept = installed_file(snapshot, path, record)
+    return f"{snapshot.layout.pristine}/{record.digest}" if kept is not None and kept.content else ""
 
 
 #: Places that are named next to the first one.

@@ -493,7 +493,7 @@ def restore(snapshot: Snapshot, path: str, record: Record) -> tuple[Action, ...]
     state = (
         _installed_link(snapshot, path, record)
         if record.kind is FileKind.LINK
-        else _installed_file(snapshot, path, record)
+        else installed_file(snapshot, path, record)
     )
     return () if state is None else (Action(Verb.WRITE, path, _REASON, state), *_daemon_reload(layout, path))
 
@@ -504,7 +504,7 @@ def restore_permissions(found: FileState, mode: int, owner: str, group: str) -> 
     return (Action(Verb.SET_ACCESS, found.path, _REASON, wanted),)
 
 
-def _installed_file(snapshot: Snapshot, path: str, record: Record) -> FileState | None:
+def installed_file(snapshot: Snapshot, path: str, record: Record) -> FileState | None:
     """The file as installed, from the copy that litellmctl keeps; None if that is missing or altered."""
     kept = snapshot.file(f"{snapshot.layout.pristine}/{record.digest}")
     if kept is None or kept.digest != record.digest:
