@@ -479,6 +479,12 @@ def test_one_event_for_a_failed_reload() -> None:
     assert (group.signature and group.signature.name, group.count) == ("reload-failed", 1)
     (group,) = group_events(read_events(reload_lines[1:]))
     assert (group.signature and group.signature.name, group.count) == ("reload-command-failed", 1)
+    for text in (
+        "litellm.service: Changing to the requested working directory failed: Permission denied",
+        "litellm.service: Failed to set up special execution directory in /var/lib: Read-only file system",
+    ):
+        (group,) = group_events(read_events([systemd(text, 1500)]))
+        assert (group.signature and group.signature.name) == "cannot-execute"
     given_up = ("litellm.service: Job litellm.service/start timed out.", "Timed out starting litellm.service.")
     (group,) = group_events(read_events([systemd(text, 1500) for text in given_up]))
     assert (group.signature and group.signature.name, group.count) == ("job-timeout", 2)

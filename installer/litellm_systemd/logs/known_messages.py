@@ -527,7 +527,8 @@ _SYSTEMD = (
         "cannot-execute",
         "systemd",
         r"Failed at step \w+ spawning|Failed to set up .{0,200}namespac"
-        r"|Failed to determine (?:user|group|supplementary groups)",
+        r"|Failed to determine (?:user|group|supplementary groups)|Failed to set up special execution directory"
+        r"|Changing to the requested working directory failed|Failed to execute \S{1,200}: ",
         "systemd could not set up the sandbox or run the Python of the release",
         "find the cause: sudo litellmctl doctor",
         min_count=0,
