@@ -457,7 +457,8 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
                 remedy = f"sudoedit {place.rpartition(':')[0]} && sudo litellmctl reload"
             elif group.signature.name == "callback-raised" and (calls := _failed_calls(snapshot)):
                 fails = True
-                evidence = f"each of the {calls} requests since the workers started failed: {evidence}"
+                where = f"in each of the {calls} requests since the workers started"
+                evidence = f"{group.signature.means} {where}: {group.sample}"
             outcome = Outcome.FAILED if fails else Outcome.WARNING
             yield cause.finding(evidence, outcome=outcome, remedy=remedy, subject=group.signature.name)
 
