@@ -31,7 +31,6 @@ _LONGEST = (
     "test_metrics_socket.py",
     "test_scripts.py::test_quickstart",
     "test_reload.py::test_failed_reload",
-    "test_killed_processes.py::test_standby_fails_to_start",
     "test_killed_processes.py",
     "test_zero_downtime.py",
     "test_doctor_aws.py",

@@ -6,8 +6,10 @@ A client has one request in flight, so that the loss of a process costs at most 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from box import Box
+import pytest
+from box import Box, Image, Namespaces
 from load import CLIENTS, ENDLESS, LONG_PAUSE, STREAMS, Load, loaded
 from service import (
     CALLBACK,
@@ -36,6 +38,23 @@ START = "START_TIMEOUT=45\n"
 STANDBY = "litellm-standby.service"
 
 
+@pytest.fixture(scope="module")
+def pair(namespaces: Namespaces, idle_image: Image) -> Iterator[Box]:
+    """A box whose service has two workers."""
+    with Box(namespaces, idle_image) as opened:
+        set_up(opened, ENV)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def holding(namespaces: Namespaces, idle_image: Image) -> Iterator[Box]:
+    """A box whose service has two workers, which wait while they start from `hold` to `let_go`."""
+    with Box(namespaces, idle_image) as opened:
+        write_callback(opened, "pass\n", HOLDING)
+        set_up(opened, ENV + START, CONFIG + CALLBACK)
+        yield opened
+
+
 def assert_little_lost(load: Load) -> None:
     """Check that at most one request of each client failed and no connection was refused."""
     assert load.refused == []
@@ -59,55 +78,52 @@ HOW = {
 }
 
 
-def test_processes_are_replaced(idle_box: Box) -> None:
+def test_processes_are_replaced(pair: Box) -> None:
     """The main process replaces a worker that is killed or hangs and logs one line. systemd replaces a main process
     that is killed or hangs, with its workers. Only the requests of these processes are lost.
     """
-    set_up(idle_box, ENV)
-    before = state(idle_box)
+    before = state(pair)
     for name, pattern in HOW.items():
-        victim, start = min(workers(idle_box)), now(idle_box)
-        with loaded(idle_box) as load:
-            signal_process(idle_box, name, victim)
-            wait_for_workers(idle_box, gone={victim})
-            wait_for_warning(idle_box, start)
-            wait_for_answers(idle_box, load)
+        victim, start = min(workers(pair)), now(pair)
+        with loaded(pair) as load:
+            signal_process(pair, name, victim)
+            wait_for_workers(pair, gone={victim})
+            wait_for_warning(pair, start)
+            wait_for_answers(pair, load)
         assert_little_lost(load)
-        [line] = said(idle_box, "warning", start)
+        [line] = said(pair, "warning", start)
         assert re.fullmatch(pattern.format(victim), line)
-        assert state(idle_box) == before
+        assert state(pair) == before
 
     for number, name in enumerate(HOW, start=1):
-        old, start = processes(idle_box), now(idle_box)
-        with loaded(idle_box) as load:
-            signal_process(idle_box, name, state(idle_box)["MainPID"])
-            wait_for_workers(idle_box, gone=old)
-            wait_for_answers(idle_box, load)
+        old, start = processes(pair), now(pair)
+        with loaded(pair) as load:
+            signal_process(pair, name, state(pair)["MainPID"])
+            wait_for_workers(pair, gone=old)
+            wait_for_answers(pair, load)
         assert_little_lost(load)
-        assert (state(idle_box)["ActiveState"], state(idle_box)["NRestarts"]) == ("active", str(number))
-    assert "watchdog" in idle_box.journal("litellm", f"--since={start}", "_PID=1").lower()
+        assert (state(pair)["ActiveState"], state(pair)["NRestarts"]) == ("active", str(number))
+    assert "watchdog" in pair.journal("litellm", f"--since={start}", "_PID=1").lower()
 
 
-def test_candidate_worker_exits(idle_box: Box) -> None:
+def test_candidate_worker_exits(holding: Box) -> None:
     """If a worker of the new generation is killed or stopped, the reload fails with an error and no request fails."""
-    write_callback(idle_box, "pass\n", HOLDING)
-    set_up(idle_box, ENV + START, CONFIG + CALLBACK)
-    before = state(idle_box), workers(idle_box)
-    with loaded(idle_box, pause=LONG_PAUSE) as load:
+    before = state(holding), workers(holding)
+    with loaded(holding, pause=LONG_PAUSE) as load:
         for name, cause in (("KILL", "killed by SIGKILL before it was ready"), ("STOP", "START_TIMEOUT=45 s")):
-            start = now(idle_box)
-            hold(idle_box)
-            reload = idle_box.popen(("systemctl", "reload", "litellm"))
-            starting = idle_box.wait_until(lambda: workers(idle_box) - before[1], 60, "a worker starts")
-            signal_process(idle_box, name, min(starting))
-            let_go(idle_box)
+            start = now(holding)
+            hold(holding)
+            reload = holding.popen(("systemctl", "reload", "litellm"))
+            starting = holding.wait_until(lambda: workers(holding) - before[1], 60, "a worker starts")
+            signal_process(holding, name, min(starting))
+            let_go(holding)
             assert reload.wait(timeout=120) != 0
-            errors = said(idle_box, "err", start)
+            errors = said(holding, "err", start)
             assert len(errors) == 1, errors
             assert cause in errors[0]
-            wait_for_workers(idle_box, gone=starting)
-            assert (state(idle_box), workers(idle_box)) == before
-        idle_box.systemctl("reload", "litellm")
+            wait_for_workers(holding, gone=starting)
+            assert (state(holding), workers(holding)) == before
+        holding.systemctl("reload", "litellm")
     assert load.failed == []
 
 
@@ -140,45 +156,43 @@ def draining(box: Box) -> dict[str, int]:
     return held if sum(held.values()) == sum(each["connections"] for each in found) == STREAMS else {}
 
 
-def test_standby_fails_to_start(idle_box: Box) -> None:
+def test_standby_fails_to_start(holding: Box) -> None:
     """If a process of a starting standby is killed or stopped, the restart fails and the service continues."""
-    write_callback(idle_box, "pass\n", HOLDING)
-    set_up(idle_box, ENV + START, CONFIG + CALLBACK)
-    before = state(idle_box), processes(idle_box)
-    hold(idle_box)
-    with loaded(idle_box, pause=LONG_PAUSE) as load:
+    wait_for_workers(holding)
+    before = state(holding), processes(holding)
+    hold(holding)
+    with loaded(holding, pause=LONG_PAUSE) as load:
         for name, whom in (("KILL", "main"), ("KILL", "worker"), ("STOP", "main")):
-            restart = idle_box.popen(("litellmctl", "restart"))
-            victim = idle_box.wait_until(lambda: standby(idle_box), 120, "the standby starts")
+            restart = holding.popen(("litellmctl", "restart"))
+            victim = holding.wait_until(lambda: standby(holding), 120, "the standby starts")
             if whom == "worker":
-                victim = idle_box.wait_until(lambda: children(idle_box, standby(idle_box)), 120, "it has a worker")[0]
-            signal_process(idle_box, name, victim)
+                victim = holding.wait_until(lambda: children(holding, standby(holding)), 120, "it has a worker")[0]
+            signal_process(holding, name, victim)
             _, stderr = restart.communicate(timeout=180)
             assert (restart.returncode, "was not changed and continues to serve" in stderr) == (69, True), (
                 name,
                 whom,
                 stderr,
             )
-            idle_box.wait_until(lambda: processes(idle_box) == before[1], 60, "nothing of it is left")
-            assert state(idle_box) == before[0]
-            assert not idle_box.exists(f"/run/systemd/system/{STANDBY}")
+            holding.wait_until(lambda: processes(holding) == before[1], 60, "nothing of it is left")
+            assert state(holding) == before[0]
+            assert not holding.exists(f"/run/systemd/system/{STANDBY}")
     assert load.failed == []
 
 
-def test_serving_standby_is_killed(idle_box: Box) -> None:
+def test_serving_standby_is_killed(pair: Box) -> None:
     """If the standby is killed while the service restarts, its requests are lost, and other connections wait."""
-    set_up(idle_box, ENV)
-    old = processes(idle_box)
-    with loaded(idle_box) as load:
-        restart = idle_box.popen(("litellmctl", "restart"))
-        main = idle_box.wait_until(lambda: standby(idle_box, "active"), 240, "the standby serves")
-        signal_process(idle_box, "KILL", main)
+    old = processes(pair)
+    with loaded(pair) as load:
+        restart = pair.popen(("litellmctl", "restart"))
+        main = pair.wait_until(lambda: standby(pair, "active"), 240, "the standby serves")
+        signal_process(pair, "KILL", main)
         stdout, stderr = restart.communicate(timeout=180)
         assert restart.returncode == 0, stdout + stderr
-        wait_for_workers(idle_box, gone=old)
-        wait_for_answers(idle_box, load)
+        wait_for_workers(pair, gone=old)
+        wait_for_answers(pair, load)
     assert_little_lost(load)
-    assert chat(idle_box) == 200
+    assert chat(pair) == 200
 
 
 def standby(box: Box, wanted: str = "activating") -> str:
