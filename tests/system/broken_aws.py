@@ -102,6 +102,13 @@ ON_ROLE = {
         "mine.conf:2: there is no profile wrok in /var/lib/litellm/.aws/credentials",
         f"rm -r /var/lib/litellm/.aws; {NO_DROP_IN}",
     ),
+    "profile that the service cannot read": BrokenHost(
+        "cd /var/lib/litellm; mkdir .aws; echo [work] > .aws/credentials; chmod 600 .aws/credentials; "
+        + drop_in("Environment=AWS_PROFILE=work"),
+        "aws-profile",
+        "/var/lib/litellm/.aws/credentials: the user litellm cannot read it",
+        f"rm -r /var/lib/litellm/.aws; {NO_DROP_IN}",
+    ),
     "expired role credentials": BrokenHost(
         f"{control('metadata', lifetime=-60)}; {control('rotate')}",
         "aws-role",

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from litellm_systemd.command import run
+from litellm_systemd.contract import SERVICE_USER
 from litellm_systemd.env.credentials_expiry import parse_moment, render_moment
 from litellm_systemd.errors import CommandError, InputError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.host.layout import Layout
@@ -87,17 +88,22 @@ def read_service_profile(name: str, environ: Mapping[str, str], home: Path) -> C
 
 
 def _read_as_service(path: Path) -> bytes:
-    """As `read_trusted`; what the service's user could have written or replaced is read with that user's rights."""
-    try:
+    """The content of a file that the service reads. Root reads it with the rights of the service's user, who may
+    have replaced it, or may not read it.
+    """
+    argv = as_service_user(Layout(), ("head", f"--bytes={MAX_SIZE}", "--", str(path)))
+    if os.geteuid() != 0 or argv[0] == "head":  # before the first install
         return read_trusted(path)
-    except PermissionDenied as refused:
-        argv = as_service_user(Layout(), ("head", f"--bytes={MAX_SIZE}", "--", str(path)))
-        if argv[0] == "head":  # there is no such user
-            raise
-        try:
-            return run(argv, timeout=_SECONDS_TO_READ).stdout.encode()
-        except CommandError:
-            raise refused from None
+    try:
+        return run(argv, timeout=_SECONDS_TO_READ).stdout.encode()
+    except CommandError:
+        raise UnreadableByService(
+            f"{path}: the user {SERVICE_USER} cannot read it", f"sudo chown -R {SERVICE_USER}: {path.parent}"
+        ) from None
+
+
+class UnreadableByService(InputError):
+    """A file of profiles that is there, and that the service cannot read."""
 
 
 #: A pipe in place of the file has no end.

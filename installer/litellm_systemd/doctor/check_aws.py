@@ -27,6 +27,7 @@ from litellm_systemd.aws.sources import (
     DISABLED_HERE,
     DISABLED_VARIABLE,
     Credentials,
+    UnreadableByService,
     UsableByBoto3,
     observe_instance,
     read_service_profile,
@@ -143,6 +144,8 @@ def detect_aws_profile(snapshot: Snapshot) -> Iterator[Finding]:
             read_service_profile(profile, caller.environ, Path(snapshot.layout.state))
         except UsableByBoto3:
             continue
+        except UnreadableByService as error:
+            yield PROFILE.finding(error.message, edit=f"{error.hint} && sudo litellmctl restart", found="its folder")
         except InputError as error:
             files = (caller.environ.get(each) for each in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"))
             path = next(filter(None, files), f"{snapshot.layout.state}/.aws/credentials")

@@ -23,6 +23,7 @@ from typing import Any
 
 from litellm_systemd import contract
 from litellm_systemd.aws import credentials
+from litellm_systemd.aws.sources import proxies_for
 from litellm_systemd.bedrock.models import default_endpoint
 from litellm_systemd.command import minimal_environment, run, runtime_argv
 from litellm_systemd.doctor.check_configuration import lint_findings, merge_items, variable_of
@@ -622,7 +623,17 @@ def detect_network_unreachable(snapshot: Snapshot) -> Iterator[Finding]:
         elif _OWN.search(error):
             more = "the name servers give an address of this host: a filter in the name server may block the name"
             remedy = _FILTERED
+        elif name := _exempting(snapshot, host):
+            more = f"{snapshot.dotenv.where(name)}: {name} exempts it from the proxy"
+            remedy = f"{snapshot.edit_command(name)} && sudo litellmctl restart    # or, without a proxy: {_ROUTES}"
         yield _failure(snapshot, UNREACHABLE, error, by_host, more, remedy)
+
+
+def _exempting(snapshot: Snapshot, host: str) -> str:
+    """The variable that exempts a host from the proxy of the service; empty if none does, or there is no proxy."""
+    environ, name = snapshot.environment, "no_proxy" if "no_proxy" in snapshot.environment else "NO_PROXY"
+    has_proxy = any(environ.get(each) for each in ("https_proxy", "HTTPS_PROXY"))
+    return name if has_proxy and not proxies_for(host.partition(":")[0], environ) else ""
 
 
 #: The addresses of this host itself, and the one that is none, in the message of an error.

@@ -396,12 +396,9 @@ def reporter_of_unit(snapshot: Snapshot) -> str:
 
 def lacks_environment_file(snapshot: Snapshot) -> bool:
     """Whether the unit has no EnvironmentFile= with the environment, neither in its file nor in a drop-in."""
-    names = [each.name for each in read_unit_lines(snapshot.layout, snapshot.service)]
-    return (
-        snapshot.service.get("FragmentPath") == snapshot.layout.service
-        and "EnvironmentFile" not in names
-        and MASTER_KEY.name not in snapshot.environment
-    )
+    if MASTER_KEY.name in snapshot.environment or snapshot.service.get("FragmentPath") != snapshot.layout.service:
+        return False
+    return "EnvironmentFile" not in (each.name for each in read_unit_lines(snapshot.layout, snapshot.service))
 
 
 def control_socket(snapshot: Snapshot) -> Path:

@@ -143,6 +143,12 @@ def render_record(record: bytes) -> str:
     return record[_NUMBER:].rstrip(b"\0").decode(errors="replace") if record[:_NUMBER] != _IDLE else ""
 
 
+def locate(request: str) -> str:
+    """` in REQUEST` for a message, ` after REQUEST` for one that is answered; empty without one."""
+    is_answered = request.startswith(_ANSWERED.decode())
+    return f" {request}" if is_answered else f" in {request}" if request else ""
+
+
 def unwrap(coroutine: Any) -> tuple[Any, str]:
     """A coroutine without what records its request, and that request; empty if there is none, or it is answered."""
     if not isinstance(coroutine, _Steps):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from litellm_systemd.runtime.activity import Frame
+from litellm_systemd.runtime.activity import Frame, locate
 
 #: A call in a line of code. Its arguments are left out: they may hold a key.
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\(")
@@ -76,8 +76,9 @@ class BlockLog:
         place.longest = max(place.longest, block.seconds)
         place.last_at = now
         if block.killed:
-            request = f" in {block.request}" if block.request else ""
-            self._error(f"{worker} hangs{request} and is killed after {block.seconds:.0f} s: {place.render()}")
+            self._error(
+                f"{worker} hangs{locate(block.request)} and is killed after {block.seconds:.0f} s: {place.render()}"
+            )
         elif block.is_short and place.count >= _MANY and now - place.logged_at >= _INTERVAL:
             place.logged_at = now
             self._warn(

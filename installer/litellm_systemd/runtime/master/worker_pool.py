@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from litellm_systemd.env.variables import WORKER_MEMORY_LIMIT
-from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity, render_record, render_stack
+from litellm_systemd.runtime.activity import STACK_SIGNAL, Activity, locate, render_record, render_stack
 from litellm_systemd.runtime.channel import Channel, Heartbeat, Message, Serve, open_channel
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master.blocks import Block, find_call, find_cause
@@ -234,7 +234,7 @@ class WorkerHandle:
     def _render_block(self, seconds: float) -> str:
         request = render_record(self._blocked[1]) if self._blocked is not None else ""
         stack = render_stack(self.activity.read_stack()) if self._blocked is not None else ""
-        return f"was blocked for {seconds:.0f} s" + f" in {request}" * bool(request) + f" ({stack})" * bool(stack)
+        return f"was blocked for {seconds:.0f} s" + locate(request) + f" ({stack})" * bool(stack)
 
     def close(self) -> None:
         """Close the descriptors: of a worker that has exited, or in a sibling of the worker."""
@@ -261,7 +261,7 @@ class WorkerHandle:
         # A worker that waits for its next step is in no request.
         request = render_record(self.activity.read()) if status else ""
         cause = self.start_error if self.phase is Phase.SERVING else ""
-        return f"{self} {_render_outcome(status)}" + f" in {request}" * bool(request) + f": {cause}" * bool(cause)
+        return f"{self} {_render_outcome(status)}" + locate(request) + f": {cause}" * bool(cause)
 
 
 def _render_outcome(status: int) -> str:
