@@ -130,9 +130,20 @@ def _stopping_service(snapshot: Snapshot) -> Iterator[str]:
         yield f"{contract.SERVICE} is stopping{step}"
 
 
-#: A line about refused requests (runtime/master/refusals.py), its reasons and its clients, each with a number.
-_WRONG_KEY = re.compile(r"refused (?P<reasons>.{0,300}\d requests? with a wrong key.{0,300}?), from (?P<clients>.+)")
-_REASON = re.compile(r"(?P<number>\d+) requests? (?P<name>.+?)(?=(?:,| and) \d+ requests? |$)")
+#: A line about refused requests or closed connections (runtime/master/refusals.py), its reasons and its clients, each
+#: with a number; and what to do about it.
+_REFUSALS = (
+    (
+        re.compile(r"refused (?P<reasons>.{0,300}\d requests? with a wrong key.{0,300}?), from (?P<clients>.+)"),
+        *("refused", "request", "To configure a client with its key: sudo litellmctl client"),
+    ),
+    (
+        re.compile(r"closed (?P<reasons>.{0,300}\d connections? with plain HTTP.{0,300}?), from (?P<clients>.+)"),
+        *("closed", "connection"),
+        "Write https:// into the base URL of those clients, or into the proxy (nginx: proxy_pass https://…)",
+    ),
+)
+_REASON = re.compile(r"(?P<number>\d+) (?P<noun>request|connection)s? (?P<name>.+?)(?=(?:,| and) \d+ (?P=noun)s? |$)")
 _CLIENT = re.compile(r"(?P<name>\S.*?) \((?P<number>\d+)\)(?:, |$)")
 _OLD_KEY = re.compile(r"(.{1,300}) uses the old master key, which is (refused from .+)")
 #: LiteLLM's refusal of a request for a model that is not configured.
@@ -150,16 +161,17 @@ def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
         clients = [client for client, each in users.items() if each == end]
         more = f" and {len(clients) - _NAMED} more" if len(clients) > _NAMED else ""
         yield f"In the last hour these clients used the old master key, {end}: {', '.join(clients[:_NAMED])}{more}"
-    lines = [match for text in texts if (match := _WRONG_KEY.match(text))]
-    if lines:
+    for pattern, verb, noun, hint in _REFUSALS:
+        lines = [match for text in texts if (match := pattern.match(text))]
+        if not lines:
+            continue
         reasons = _add_up(_REASON, [line["reasons"] for line in lines])
         refused = _add_up(_CLIENT, [line["clients"] for line in lines])
-        counts = [f"{render_count(count, 'request')} {reason}" for reason, count in reasons]
+        counts = [f"{render_count(count, noun)} {reason}" for reason, count in reasons]
         listed = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
         named = ", ".join(f"{client} ({count})" for client, count in refused[:_NAMED])
         more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-        hint = "To configure a client with its key: sudo litellmctl client"
-        yield f"In the last hour the service refused {listed}, from {named}{more}. {hint}"
+        yield f"In the last hour the service {verb} {listed}, from {named}{more}. {hint}"
 
 
 def _add_up(pattern: re.Pattern[str], texts: list[str]) -> list[tuple[str, int]]:

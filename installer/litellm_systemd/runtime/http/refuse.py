@@ -101,6 +101,7 @@ class Reason(Enum):
     SLOW_HEADER = REQUEST, "slower than HEADER_TIMEOUT"
     SLOW_BODY = REQUEST, "slower than MIN_UPLOAD_RATE"
     SILENT = CONNECTION, "that sent no request"
+    PLAIN_HTTP = CONNECTION, "with plain HTTP on the port of HTTPS"
     UNREAD = CONNECTION, "that read no responses"
     GUESS = GUESSED_KEY, f"after {FREE_KEYS} wrong ones"
     CONNECTIONS = CONNECTION, "above MAX_CONNECTIONS"

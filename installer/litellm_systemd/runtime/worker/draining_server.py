@@ -26,7 +26,7 @@ from litellm_systemd.runtime.http.addresses import trusted_networks
 from litellm_systemd.runtime.http.connections import Connection, Connections
 from litellm_systemd.runtime.http.limits import Limits
 from litellm_systemd.runtime.http.protocol import LimitedProtocol
-from litellm_systemd.runtime.http.refuse import RefusalCounter
+from litellm_systemd.runtime.http.refuse import Reason, RefusalCounter
 from litellm_systemd.runtime.leaving_flag import LeavingFlag
 from litellm_systemd.runtime.worker.acceptor import Acceptor, ConnectionCounts
 
@@ -200,6 +200,10 @@ class Server(uvicorn.Server):
                 ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
                 ssl_shutdown_timeout=_SHUTDOWN_TIMEOUT,
             )
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":  # such as of a proxy in front that speaks HTTP
+                self._connections.report(handshake, Reason.PLAIN_HTTP)
+            raise
         finally:
             self._connections.discard(handshake)
 
