@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from litellm_systemd.doctor.check_nginx import detect_proxy_nginx
 from litellm_systemd.doctor.engine import Finding
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.settings import build_settings, parse_dotenv
+from litellm_systemd.env.tls import TlsFiles
 from litellm_systemd.host.layout import Layout
 from tests.ports import free_port
 
@@ -137,6 +139,36 @@ def test_wrong_port(tmp_path: Path) -> None:
     assert find(Host(tmp_path, server + server_of(), refused)) == []
     with socket.create_server(("127.0.0.1", port)):
         assert find(Host(tmp_path, server, refused)) == []
+
+
+@pytest.mark.parametrize(
+    ("tls", "target", "error", "correction"),
+    [
+        (
+            True,
+            "http://",
+            "upstream prematurely closed connection while reading response header from upstream",
+            "https://",
+        ),
+        (
+            False,
+            "https://",
+            "SSL_do_handshake() failed (SSL: error:0A00010B) while SSL handshaking to upstream",
+            "http://",
+        ),
+    ],
+)
+def test_other_scheme(tmp_path: Path, tls: bool, target: str, error: str, correction: str) -> None:
+    """A proxy_pass with HTTP to a service with HTTPS, or the reverse, is reported with what to write."""
+    upstream = f'upstream: "{target}127.0.0.1:4000/v1/chat/completions", host: "gw.example.com"'
+    server = server_of().replace("http://127.0.0.1:4000", f"{target}127.0.0.1:4000")
+    host = Host(tmp_path, server, f"{error}, {REQUEST}, {upstream}")
+    host.settings = replace(host.settings, tls=TlsFiles(Path("/c.pem"), Path("/k.pem")) if tls else None)
+    (found,) = find(host)
+    assert found.evidence.startswith(f"{GW}:8: proxy_pass {target}127.0.0.1:4000: the service serves HTTP")
+    assert found.remedy.endswith(f"# write: {correction} in place of {target}")
+    host.settings = replace(host.settings, tls=None if tls else TlsFiles(Path("/c.pem"), Path("/k.pem")))
+    assert find(host) == []
 
 
 def test_errors_that_are_not_about_a_directive(tmp_path: Path) -> None:

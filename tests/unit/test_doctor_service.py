@@ -234,6 +234,13 @@ def test_workers_that_reach_their_limit(tmp_path: Path, times: int, started: flo
     assert all(each.evidence.endswith(" with 654 MiB") for each in found)
 
 
+def test_drop_in_that_limits_threads(tmp_path: Path) -> None:
+    """If requests fail for want of a thread, the line of the drop-in with the limit is named."""
+    host = Host(tmp_path, "LiteLLM Proxy: litellm.APIConnectionError: can't start new thread", lines="LimitNPROC=3")
+    (found,) = find(detect_journal_service, host)
+    assert found.evidence.startswith("/mine.conf:2: LimitNPROC=3: The service reached its limit of processes")
+
+
 def test_drop_in_that_limits_the_job(tmp_path: Path) -> None:
     """If systemd gave up the start at a limit of a drop-in for jobs, that line is named."""
     host = Host(tmp_path, "litellm.service: Job litellm.service/start timed out.", lines="JobRunningTimeoutSec=2")

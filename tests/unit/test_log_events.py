@@ -212,6 +212,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("LiteLLM Proxy: 500: no quota server (HTTPException; mine.py:7 async_pre_call_hook)", "callback-raised"),
         ("LiteLLM Proxy: no such tenant (mine.py:4 async_pre_call_hook)", "callback-raised"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
+        ("LiteLLM Proxy: litellm.APIConnectionError: can't start new thread (model m)", "too-many-tasks"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),
         (
             "LiteLLM Proxy: LiteLLM Prisma Client Exception health_check(): All connection attempts failed",

@@ -97,6 +97,7 @@ CONNECTION = Refused("litellm.InternalServerError: InternalServerError: OpenAIEx
         (HTTPException(500, "DB not connected"), WARNING),
         (AttributeError("'list' object has no attribute 'get'"), WARNING),
         (OSError(errno.ENOSPC, "No space left on device"), ERROR),
+        (RuntimeError("can't start new thread"), ERROR),
         (ModuleNotFoundError("No module named 'presidio_analyzer'"), ERROR),
     ],
     ids=lambda value: str(value)[:60],

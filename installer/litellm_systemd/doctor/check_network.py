@@ -186,7 +186,7 @@ MISMATCH = Cause(
     "{remedy}",
     outcome=Outcome.WARNING,
     requires=(*_PORT_REQUIRES, "environment-unusable"),
-    caused_by=("port-address",),
+    caused_by=("port-address", "port-socket-failed"),
 )
 
 

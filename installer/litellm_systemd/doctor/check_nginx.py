@@ -47,6 +47,8 @@ _ERROR = re.compile(
     r' request: "\S+ (\S+)[^"\n]*"(?:, upstream: "\w+://([^/"\n]*))?',
     re.MULTILINE,
 )
+#: What nginx logs if it speaks HTTP to a port of HTTPS, or the reverse.
+_IN_OTHER_SCHEME = re.compile(r"upstream prematurely closed connection|SSL_do_handshake\(\) failed")
 #: Paths of the service, and hardly of another program.
 _API = re.compile(r"/v1/|/completions|/responses|/messages|/embeddings|/bedrock/|/health/(?:readiness|liveliness)")
 #: Seconds that docs/tls.md recommends. nginx's units of time, and of size in MiB.
@@ -132,6 +134,9 @@ def _judge(
         effect = f"nothing listens on port {port}, so nginx answered 502; the service has {snapshot.settings.listen}"
         return f"{wrong}: {effect}", wrong.path, f"{own} in place of {port}"
     proxy = next((each for each in ours if server in each.text), None)
+    scheme, other = ("https", "http") if snapshot.settings.tls else ("http", "https")
+    if proxy is not None and _IN_OTHER_SCHEME.search(text) and proxy.argument.startswith(f"{other}://"):
+        return f"{proxy}: the service serves {scheme.upper()}", proxy.path, f"{scheme}:// in place of {other}://"
     if proxy is not None and "client intended to send too large" in text:
         limit = MAX_REQUEST_SIZE.read(snapshot.environment)
         name, default, effect = "client_max_body_size", "1m", "nginx refused a larger body with 413"

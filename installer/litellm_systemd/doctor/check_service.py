@@ -365,7 +365,11 @@ _MIN_UNKNOWN = 3
 #: Where code of the user's is, in a message about its exception.
 _PLACE = re.compile(r"; [\w.-]{1,99}\.py:\d")
 #: The start of the names of the settings of a drop-in that may explain a known message.
-_SETTINGS = {"too-many-files": ("LimitNOFILE",), "unreachable": BLOCKING}
+_SETTINGS = {
+    "too-many-files": ("LimitNOFILE",),
+    "too-many-tasks": ("TasksMax", "LimitNPROC", "LimitAS"),
+    "unreachable": BLOCKING,
+}
 #: Those with the address of a server that the service cannot reach, as of asyncio or HOST:PORT.
 _NAMES_ADDRESS = ("guardrail-unreachable", "unreachable")
 _ADDRESS = re.compile(r"\('(?P<host>[^']{1,99})', (?P<port>\d{1,5})\)|\b(?P<name>[\w.-]{1,99}):(?P<number>\d{1,5})\b")
@@ -636,7 +640,7 @@ def detect_journal_litellm(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 #: Known messages that say why a service is not ready, or why a worker does not start.
-_EXPLAINS = ("too-many-files", "no-space", "out-of-memory", "sandboxed", "blocked", "worker-exited")
+_EXPLAINS = ("too-many-files", "too-many-tasks", "no-space", "out-of-memory", "sandboxed", "blocked", "worker-exited")
 
 SERVICE = Cause(
     "journal-service",

@@ -70,13 +70,7 @@ _DAMAGED = "sudo litellmctl releases verify    # if it names damaged files: sudo
 #: Tried in this order: what is specific comes first.
 KNOWN_ERRORS = (
     _of_signature("too-many-files", "LimitNOFILE"),
-    KnownError(
-        r"can't start new thread|(?:BlockingIOError|no new process).{0,99}Resource temporarily unavailable"
-        r"|fork: .{0,40}Resource temporarily|pthread_create failed",
-        "The service reached its limit of processes and threads (TasksMax, LimitNPROC), or of memory (LimitAS)",
-        "systemctl show litellm -p TasksMax -p LimitNPROC -p LimitAS    # set a larger one in a drop-in" + _RESTART,
-        ("TasksMax", "LimitNPROC", *_MEMORY),
-    ),
+    _of_signature("too-many-tasks", "TasksMax", "LimitNPROC", *_MEMORY),
     _of_signature("out-of-memory", *_MEMORY, "LimitRSS", "MemoryMax", "MemoryHigh"),
     _of_signature("no-space", "TemporaryFileSystem", "PrivateTmp"),
     KnownError(

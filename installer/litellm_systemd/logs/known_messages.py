@@ -155,6 +155,15 @@ _SERVICE = (
         " larger LimitNOFILE= in a drop-in: sudo systemctl edit litellm",
     ),
     Signature(
+        "too-many-tasks",
+        "service",
+        r"can't start new thread|(?:BlockingIOError|no new process).{0,99}Resource temporarily unavailable"
+        r"|fork: .{0,40}Resource temporarily|pthread_create failed",
+        "The service reached its limit of processes and threads (TasksMax, LimitNPROC), or of memory (LimitAS)",
+        "set a larger one in a drop-in: sudo systemctl edit litellm; to see them: systemctl show litellm -p TasksMax"
+        " -p LimitNPROC -p LimitAS",
+    ),
+    Signature(
         "no-space",
         "service",
         r"No space left on device|Disk quota exceeded",

@@ -346,6 +346,8 @@ def _find_host_problem(error: BaseException) -> str:
     for each in _chain(error):
         if isinstance(each, OSError) and each.errno in _EXHAUSTED:
             return errno.errorcode[each.errno]
+        if isinstance(each, RuntimeError) and "start new thread" in str(each):  # TasksMax=, LimitNPROC=
+            return errno.errorcode[errno.EAGAIN]
         if isinstance(each, (MemoryError, ModuleNotFoundError)):
             return f"{type(each).__name__} {each}"[:100]
         if (package := type(each).__module__.partition(".")[0]) in _STORES:
