@@ -60,7 +60,7 @@ class InputError(InstallerError):
 
 
 class MissingError(InstallerError):
-    """A required file does not exist. `path` is that of a file that the message names as another file does."""
+    """A required file does not exist. `path`: where it was looked for, if the message names it in another way."""
 
     code = ExitCode.NO_INPUT
 

@@ -82,7 +82,9 @@ def test_damaged_release(script: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["??5?????? ", "missing    "])
 def test_damaged_standard_library(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
-    """If a file of the distribution's Python is damaged, the message names it and the package to install again."""
+    """If a file of the distribution's Python is damaged, an error in it names it and the package to install again.
+    Another error is one of the release.
+    """
     library = os.path.dirname(os.__file__)  # noqa: PTH120
     for name, text in (
         ("opt/current/bin/python", f'exec "{sys.executable}" -S "$@"'),
@@ -91,13 +93,14 @@ def test_damaged_standard_library(script: Path, tmp_path: Path, monkeypatch: pyt
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    done = run(script, "status")
+    done = run(script, "--cannot-import", "ImportError: cannot import name 'uuid4' from 'uuid'")
     assert (done.returncode, done.stdout) == (69, "")
     first, remedy = done.stderr.splitlines()
     assert first.startswith(
         f"litellmctl: {library}/uuid.py, of the Python that the release in use needs, is damaged: "
     )
     assert remedy == "  sudo apt-get install --reinstall libpython-stdlib && sudo litellmctl restart"
+    assert "releases/0.1.0-abc, is damaged: " in run(script, "status").stderr
 
 
 @pytest.mark.parametrize("link", ["/usr/bin/python3.99", "python3"])

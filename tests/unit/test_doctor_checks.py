@@ -434,7 +434,8 @@ def test_all_lines_of_another_command_are_to_be_removed(tmp_path: Path) -> None:
         (
             "ExecStart=/usr/local/bin/litellm",
             "environment-unloadable",
-            " was edited, or replaced by another tool: it has no EnvironmentFile=/etc/litellm/litellm.env",
+            " was edited, or replaced by another tool: it has no EnvironmentFile=/etc/litellm/litellm.env, and no"
+            " User=: the service would run as root",
         ),
     ],
 )

@@ -105,7 +105,7 @@ GW = "/etc/nginx/conf.d/gw.conf"
         (
             f"proxy_read_timeout 1m;\n{server_of('localhost:4000/')}",
             (SLOW,),
-            f"{GW}:1: proxy_read_timeout 1m: nginx waited no longer",
+            f"{GW}:1: proxy_read_timeout 1m: nginx did not wait longer",
             "proxy_read_timeout 600s;",
         ),
         (
@@ -132,7 +132,7 @@ def test_wrong_port(tmp_path: Path) -> None:
     server = server_of(f"127.0.0.1:{port}")
     (found,) = find(Host(tmp_path, server, refused))
     assert found.evidence.startswith(f"{GW}:8: proxy_pass http://127.0.0.1:{port}: nothing listens on port {port}")
-    assert found.remedy.endswith(f"# write: 4000 in place of {port}")
+    assert found.remedy.endswith(f"# write: 4000 in place of {port}, if it is for this service")
     upstream = f"upstream gateway {{\n    server localhost:{port};\n}}\n{server_of('gateway')}"
     (found,) = find(Host(tmp_path, upstream, refused))
     assert found.evidence.startswith(f"{GW}:2: server localhost:{port}: nothing listens")
@@ -172,8 +172,8 @@ def test_other_scheme(tmp_path: Path, tls: bool, target: str, error: str, correc
 
 
 def test_errors_that_are_not_about_a_directive(tmp_path: Path) -> None:
-    """Nothing is reported without nginx, about other paths, servers and programs, with limits that suffice, about
-    old lines, and about lines before the last change of the configuration.
+    """Nothing is reported without nginx, about other paths, servers and programs, with limits that suffice, about what
+    a client wrote, about old lines, and about lines before the last change of the configuration.
     """
     assert find(Snapshot(Layout(root=tmp_path))) == []
     other, foreign = LARGE.replace("/v1/chat/completions", "/files/a"), LARGE.replace("gw.example", "www.example")
@@ -183,6 +183,14 @@ def test_errors_that_are_not_about_a_directive(tmp_path: Path) -> None:
         assert find(Host(tmp_path, server_of(limit=enough), SLOW if "time" in enough else LARGE)) == []
     assert find(Host(tmp_path, server_of("10.0.0.9:4000"), LARGE, SLOW)) == []
     assert find(Host(tmp_path, server_of("$backend"), LARGE)) == []
+    unlimited = server_of(limit="client_max_body_size 0;")
+    two = "server { client_max_body_size 1m; }\n" + server_of(limit="client_max_body_size 1g;")
+    included = server_of(limit="include snippets/proxy.conf;")
+    for server in (unlimited, two, included):
+        assert find(Host(tmp_path, server, LARGE)) == []
+    # What a client sends as a path is in the log as well.
+    forged = f'open() "/srv/{LARGE}" failed (2: No such file), {REQUEST}, upstream: "http://127.0.0.1:(/v1/messages"'
+    assert find(Host(tmp_path, server_of(), forged)) == []
     for ago, changed in ((4000, 9000), (60, 30)):
         host = Host(tmp_path, server_of(), LARGE, ago=ago)
         for file in (tmp_path / "etc/nginx").rglob("*.conf"):

@@ -645,7 +645,7 @@ def test_variable_that_is_lost_with_a_drop_in(
     for check in (detect_unit_line, detect_unit_stale):
         (found,) = find(check, host)
         assert found.outcome is (Outcome.FAILED if is_lost else Outcome.WARNING)
-        assert found.evidence.endswith(": the service lacks LITELLM_MASTER_KEY, which is there") is is_lost
+        assert found.evidence.endswith(": so the service lacks LITELLM_MASTER_KEY") is is_lost
         assert check.cause.id in detect_environment_unusable.cause.caused_by
     host.environment = {"LITELLM_MASTER_KEY": "sk-2"}
     assert [each.outcome for each in find(detect_unit_line, host)] == [Outcome.WARNING]

@@ -70,7 +70,7 @@ def test_suspended_run(tmp_path: Path) -> None:
     finally:
         holder.kill()
     assert found is not None
-    assert found.endswith(f"is suspended, as by Ctrl-Z; to continue it: sudo kill -CONT {holder.pid}")
+    assert found.endswith(f"is suspended, as by Ctrl-Z (sudo kill -CONT {holder.pid} continues it)")
 
 
 def test_lock_of_a_killed_process(tmp_path: Path) -> None:

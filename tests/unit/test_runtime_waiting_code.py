@@ -14,17 +14,25 @@ from litellm_systemd.runtime.activity import Activity
 from litellm_systemd.runtime.worker.waiting_code import watch
 
 SCOPE = {"raw_path": b"/v1/chat/completions", "method": "POST", "query_string": b"key=sk-secret"}
-#: What calls the user's code: a function of LiteLLM, which a middleware may await in a task of its own.
+#: What serves a request, in the case of a middleware in a task of its own.
+STARLETTE = """\
+import anyio
+async def serve(function, hook):
+    await function(hook)
+async def in_task(function, hook):
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, function, hook)
+"""
+#: What calls the user's code: functions of LiteLLM.
 LITELLM = """\
-import asyncio, anyio
+import asyncio
 async def call(hook):
     await hook()
 async def call_often(hook):
     while True:
         await hook()
-async def in_task(hook):
-    async with anyio.create_task_group() as group:
-        group.start_soon(call, hook)
+async def middleware(hook):
+    await serve(route, hook)
 async def gathered(hook):
     await asyncio.gather(hook())
 """
@@ -54,6 +62,8 @@ class Provider(CustomLLM):
         await Hook().ask()
 async def silent_loop():
     await silent()
+async def route(hook):
+    await hook()
 """
 LIBRARY = "import asyncio\nasync def silent(): await asyncio.Event().wait()\n"
 
@@ -62,6 +72,7 @@ def load(folder: Path) -> Any:
     """The code of LiteLLM, a library and the user, each with the path that it has on a host."""
     names: dict[str, Any] = {}
     for path, text in (
+        ("site-packages/starlette/routing.py", STARLETTE),
         ("site-packages/litellm/utils.py", LITELLM),
         ("site-packages/fastapi/client.py", LIBRARY.replace("silent", "library")),
         ("mine.py", MINE),
@@ -96,12 +107,12 @@ def lines_about(*serving: Any, expected: int = 0) -> list[tuple[str, str]]:
     return lines
 
 
-@pytest.mark.parametrize("way", ["call", "in_task"])
+@pytest.mark.parametrize("way", ["serve", "in_task"])
 def test_request_that_waits_in_a_hook(tmp_path: Path, way: str) -> None:
     """A request that waits in a hook is reported once, with the line of the user's file and without the prompt."""
     code = load(tmp_path)
     hook = code.Hook().async_pre_call_hook
-    ((where, line),) = lines_about(getattr(code, way)(hook), expected=1)
+    ((where, line),) = lines_about(getattr(code, way)(code.call, hook), expected=1)
     assert where == f"{tmp_path}/mine.py:7 in ask"
     assert line == f"{where}: POST /v1/chat/completions has been waiting here for more than 0 s"
 
@@ -116,7 +127,7 @@ def test_hook_that_is_a_task(tmp_path: Path) -> None:
 def test_hook_that_polls(tmp_path: Path) -> None:
     """A hook that looks again and again for what does not come is reported."""
     code = load(tmp_path)
-    ((where, _),) = lines_about(code.call(code.Hook().polls), expected=1)
+    ((where, _),) = lines_about(code.serve(code.call, code.Hook().polls), expected=1)
     assert where == f"{tmp_path}/mine.py:11 in quick"
 
 
@@ -126,13 +137,23 @@ def test_hooks_that_do_not_wait(tmp_path: Path, name: str) -> None:
     quick, however often a stream calls it.
     """
     code = load(tmp_path)
-    assert lines_about(code.call(getattr(code.Hook(), name)), code.call_often(code.Hook().quick)) == []
+    assert (
+        lines_about(code.serve(code.call, getattr(code.Hook(), name)), code.serve(code.call_often, code.Hook().quick))
+        == []
+    )
 
 
 def test_slow_provider(tmp_path: Path) -> None:
     """A provider of the user's own may take its time, as any other one."""
     code = load(tmp_path)
-    assert lines_about(code.call(code.Provider().acompletion)) == []
+    assert lines_about(code.serve(code.call, code.Provider().acompletion)) == []
+
+
+def test_code_that_keeps_no_request(tmp_path: Path) -> None:
+    """Neither a callback that logs, in a task of its own, nor a route of the user's own is reported."""
+    code = load(tmp_path)
+    hook = code.Hook().async_pre_call_hook
+    assert lines_about(code.call(hook), code.middleware(hook)) == []
 
 
 def test_code_outside_of_requests(tmp_path: Path) -> None:

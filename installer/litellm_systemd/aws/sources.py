@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,7 +21,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from litellm_systemd.command import run
 from litellm_systemd.contract import SERVICE_USER
 from litellm_systemd.env.credentials_expiry import parse_moment, render_moment
-from litellm_systemd.errors import CommandError, InputError, MissingError, PermissionDenied, Unavailable
+from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.service_user import as_service_user
 from litellm_systemd.user_files import MAX_SIZE, read_trusted
@@ -91,23 +92,31 @@ def _read_as_service(path: Path) -> bytes:
     """The content of a file that the service reads. Root reads it with the rights of the service's user, who may
     have replaced it, or may not read it.
     """
-    argv = as_service_user(Layout(), ("head", f"--bytes={MAX_SIZE}", "--", str(path)))
+    argv = as_service_user(Layout(), ("head", f"--bytes={MAX_SIZE + 1}", "--", str(path)))
     if os.geteuid() != 0 or argv[0] == "head":  # before the first install
         return read_trusted(path)
-    try:
-        return run(argv, timeout=_SECONDS_TO_READ).stdout.encode()
-    except CommandError:
-        raise UnreadableByService(
-            f"{path}: the user {SERVICE_USER} cannot read it", f"sudo chown -R {SERVICE_USER}: {path.parent}"
-        ) from None
+    with tempfile.TemporaryFile() as copy:
+        done = run(argv, check=False, timeout=_SECONDS_TO_READ, target=copy)
+        copy.seek(0)
+        content = copy.read()
+    if "Permission denied" in done.stderr:
+        hint = f"sudo chgrp {SERVICE_USER} {path} && sudo chmod g+r {path}"
+        if path.is_relative_to(Layout().state):  # where the service's user may own everything
+            hint = f"sudo chown -R {SERVICE_USER}: {path.parent}"
+        raise UnreadableByService(f"{path}: the user {SERVICE_USER} cannot read it", hint)
+    if done.returncode:
+        raise FileNotFoundError(path)  # or it is a folder
+    if len(content) > MAX_SIZE:
+        raise ValueError(f"{path} is too large")
+    return content
 
 
 class UnreadableByService(InputError):
-    """A file of profiles that is there, and that the service cannot read."""
+    """A file of profiles that is there, and that the service cannot read. The hint is a command."""
 
 
-#: A pipe in place of the file has no end.
-_SECONDS_TO_READ = 5
+#: Less than a check of doctor may take. A pipe in place of the file has no end.
+_SECONDS_TO_READ = 2
 
 
 class UsableByBoto3(InputError):

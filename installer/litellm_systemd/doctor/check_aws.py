@@ -145,7 +145,8 @@ def detect_aws_profile(snapshot: Snapshot) -> Iterator[Finding]:
         except UsableByBoto3:
             continue
         except UnreadableByService as error:
-            yield PROFILE.finding(error.message, edit=f"{error.hint} && sudo litellmctl restart", found="its folder")
+            edit = f"{error.hint} && sudo litellmctl restart"
+            yield PROFILE.finding(error.message, edit=edit, found="the service runs as that user")
         except InputError as error:
             files = (caller.environ.get(each) for each in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"))
             path = next(filter(None, files), f"{snapshot.layout.state}/.aws/credentials")

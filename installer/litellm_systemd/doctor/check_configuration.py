@@ -169,12 +169,15 @@ def detect_environment_unloadable(snapshot: Snapshot) -> Iterator[Finding]:
 def _dropped_file(snapshot: Snapshot) -> Iterator[Finding]:
     """A drop-in that resets the list of files, or a unit without one, so that the service has no key."""
     own = snapshot.layout.environment_file
+    if MASTER_KEY.name in snapshot.environment:
+        return
     if lacks_environment_file(snapshot):
         path = snapshot.layout.service
         evidence = f"{path} was edited, or replaced by another tool: it has no EnvironmentFile={own}"
+        evidence += "" if snapshot.service.get("User") else ", and no User=: the service would run as root"
         yield replace(UNLOADABLE.finding(evidence, edit=""), remedy=removal(snapshot, path))
         return
-    if MASTER_KEY.name in snapshot.environment or own in snapshot.service.get("EnvironmentFiles", ""):
+    if own in snapshot.service.get("EnvironmentFiles", ""):
         return
     for each in read_unit_lines(snapshot.layout, snapshot.service):
         if (each.name, each.value) == ("EnvironmentFile", ""):

@@ -204,10 +204,13 @@ _LOOP = 3
 @detects(SETTING)
 def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect settings of drop-ins that explain the result with which the service failed, or a job without one."""
-    limits = [each for each in drop_ins(snapshot) if each.name in ("JobTimeoutSec", "JobRunningTimeoutSec")]
-    if limits and (said := next((each.text for each in snapshot.recent_events if _GIVEN_UP in each.text), "")):
-        where, outcome = limits[-1].where, Outcome.WARNING if snapshot.is_active else Outcome.FAILED
-        yield SETTING.finding(f"{where}: {limits[-1].assignment}; {said}", outcome=outcome, where=where)
+    limits = (each for each in drop_ins(snapshot) if each.name in ("JobTimeoutSec", "JobRunningTimeoutSec"))
+    limit = next((each for each in limits if each.value not in ("infinity", "0")), None)
+    given_up = limit and next((each for each in snapshot.recent_events if _GIVEN_UP in each.text), None)
+    if limit and given_up:
+        outcome = Outcome.WARNING if snapshot.is_active else Outcome.FAILED
+        shown = f"{limit.where}: {limit.assignment}; {given_up.text}"
+        yield SETTING.finding(shown, outcome=outcome, where=limit.where)
         return
     found = find_exit(snapshot)
     if found is None or (snapshot.is_active and int(snapshot.service.get("NRestarts") or "0") < _LOOP):

@@ -192,7 +192,11 @@ def _loaded(snapshot: Snapshot) -> tuple[str, ...]:
         found = [path for path in snapshot.gateway.other_files if path.is_relative_to(layout.root)]
         included = [f"/{path.relative_to(layout.root)}" for path in found] + _named_modules(snapshot)
     except MissingError as error:
-        included = [path for path in snapshot.records if str(layout.real(path)) in (error.path or error.message)]
+        included = [
+            path
+            for path in snapshot.records
+            if (str(layout.real(path)) == error.path if error.path else str(layout.real(path)) in error.message)
+        ]
     except (InstallerError, OSError):
         included = []
     return (active, *included)

@@ -631,7 +631,7 @@ def detect_network_unreachable(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _exempting(snapshot: Snapshot, host: str) -> str:
     """The variable that exempts a host from the proxy of the service; empty if none does, or there is no proxy."""
-    environ, name = snapshot.environment, "no_proxy" if "no_proxy" in snapshot.environment else "NO_PROXY"
+    environ, name = snapshot.environment, "no_proxy" if snapshot.environment.get("no_proxy") else "NO_PROXY"
     has_proxy = any(environ.get(each) for each in ("https_proxy", "HTTPS_PROXY"))
     return name if has_proxy and not proxies_for(host.partition(":")[0], environ) else ""
 

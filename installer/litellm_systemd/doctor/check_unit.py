@@ -21,6 +21,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import StartError, find_blamed, find_crash, find_start_error, read_error
+from litellm_systemd.env.environment_file import read_environment_text
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import InstallerError, PermissionDenied, Unavailable
 from litellm_systemd.host.effective import UnitLine, find_drop_ins, read_lines, read_unit_lines
@@ -110,7 +111,7 @@ def detect_unit_line(snapshot: Snapshot) -> Iterator[Finding]:
         for line in unit_complaints(snapshot.systemctl.verify(name, snapshot.optional_timeout), name):
             where, _, text = line.partition(": ")
             lost = _lost_variable(snapshot, where.rpartition(":")[0])
-            evidence = f"{where}: {text.rstrip('.')}: the service lacks {lost}, which is there" if lost else line
+            evidence = f"{where}: {text.rstrip('.')}: so the service lacks {lost}" if lost else line
             yield LINE.finding(evidence, outcome=Outcome.FAILED if lost else outcome, where=where)
 
 
@@ -123,16 +124,17 @@ def _lost_variable(snapshot: Snapshot, *paths: str) -> str:
         needed = {MASTER_KEY.name, *(name for _, name in snapshot.gateway.references)} - snapshot.environment.keys()
     except (InstallerError, OSError):
         return ""
-    texts: list[str] = []
+    assigned: set[str] = set()
     for value in (line.value for path in paths if needed for line in read_lines(snapshot.layout, path)):
-        texts.append(value)
-        with contextlib.suppress(OSError, ValueError):
-            texts.append(read_regular(snapshot.layout.real(value.lstrip("-"))).decode(errors="replace"))
-    assigned = {name for text in texts for name in _ASSIGNED.findall(text)}
+        assigned.update(_ASSIGNED.findall(value))
+        if (file := value.removeprefix("-")).startswith("/"):
+            with contextlib.suppress(OSError, ValueError):
+                text = read_regular(snapshot.layout.real(file)).decode(errors="replace")
+                assigned.update(read_environment_text(text).values)
     return min(needed & assigned, default="")
 
 
-_ASSIGNED = re.compile(r"(?:^|[\s\"'])(\w+)=", re.MULTILINE)
+_ASSIGNED = re.compile(r"(?:^|[\s\"'])(\w+)=")
 
 
 def unit_complaints(text: str, name: str) -> tuple[str, ...]:
@@ -186,7 +188,7 @@ def detect_unit_stale(snapshot: Snapshot) -> Iterator[Finding]:
         if lost := _lost_variable(snapshot, f"{layout.units}/{name}", *files):
             finding = replace(
                 finding,
-                evidence=f"{evidence}: the service lacks {lost}, which is there",
+                evidence=f"{evidence}: so the service lacks {lost}",
                 outcome=Outcome.FAILED,
                 remedy="sudo systemctl daemon-reload && sudo litellmctl restart",
             )
@@ -396,9 +398,10 @@ def reporter_of_unit(snapshot: Snapshot) -> str:
 
 def lacks_environment_file(snapshot: Snapshot) -> bool:
     """Whether the unit has no EnvironmentFile= with the environment, neither in its file nor in a drop-in."""
-    if MASTER_KEY.name in snapshot.environment or snapshot.service.get("FragmentPath") != snapshot.layout.service:
+    if snapshot.service.get("FragmentPath") != snapshot.layout.service:
         return False
-    return "EnvironmentFile" not in (each.name for each in read_unit_lines(snapshot.layout, snapshot.service))
+    names = (each.name for each in read_unit_lines(snapshot.layout, snapshot.service))
+    return "EnvironmentFile" not in names and MASTER_KEY.name not in snapshot.environment
 
 
 def control_socket(snapshot: Snapshot) -> Path:
@@ -662,7 +665,7 @@ def explain(snapshot: Snapshot, error: StartError) -> tuple[str, str]:
     if error.known is None:
         return error.quote, ""
     if (found := _folder_of(snapshot, error.quote)) is not None and found.kind is FileKind.LINK:
-        target = os.path.normpath(PurePosixPath(found.path).parent / found.content.decode())
+        target = os.path.normpath(PurePosixPath(found.path).parent / os.fsdecode(found.content))
         remedy = _BIND.format(path=found.path, target=target)
         return f"{found.path} is a link to {target}, and systemd follows no link there: {error}", remedy
     line = find_blamed(error.known, drop_ins(snapshot), error.quote)

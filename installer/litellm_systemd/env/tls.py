@@ -136,7 +136,7 @@ def _read(name: str, path: Path) -> str:
     try:
         content = read_regular(path, MAX_SIZE)
     except PermissionError as error:
-        hint = "The unit of the service passes it a copy. To write that unit: sudo litellmctl install --installed"
+        hint = "Root can read it, and passes the service a copy by its unit: sudo litellmctl install --installed"
         raise InputError(f"{name}={path}: {error.strerror}", hint) from None
     except OSError as error:
         raise InputError(f"{name}={path}: {error.strerror}", f"Restore the file, or correct {name}.") from None

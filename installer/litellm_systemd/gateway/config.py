@@ -127,7 +127,7 @@ def read_document(path: Path, lookup: Lookup = lambda _path: None) -> Document:
             text, shown = _read(file, lookup, str(file), f", which {place.position} includes,")
         except MissingError:
             message = f"{place.position} includes {entry}, which doesn't exist"
-            raise MissingError(message, _include_hint(entry, file, declared_in), str(file)) from None
+            raise MissingError(message, _include_hint(entry, file, declared_in, (root, *loaded)), str(file)) from None
         digest.update(text.encode())
         more, more_marks = _parse(text, shown, empty=True)
         pending += [(entry, file, place) for entry, place in _includes(more, more_marks, shown)]
@@ -139,11 +139,12 @@ def read_document(path: Path, lookup: Lookup = lambda _path: None) -> Document:
     return Document(source, data, marks, tuple(loaded), digest.hexdigest(), tuple(replaced), python_files, folders)
 
 
-def _include_hint(entry: str, file: Path, declared_in: Path) -> str:
+def _include_hint(entry: str, file: Path, declared_in: Path, loaded: tuple[Path, ...]) -> str:
     """What to do about an entry whose file doesn't exist: an empty file would lose what a similar name has."""
     close = list[str]()
     with contextlib.suppress(OSError):
-        close = difflib.get_close_matches(file.name, os.listdir(file.parent), 1, 0.8)  # noqa: PTH208 - names alone
+        names = [each.name for each in file.parent.iterdir() if each not in loaded]
+        close = difflib.get_close_matches(file.name, names, 1, 0.8)
     guess = f"Did you mean {Path(entry).with_name(close[0])}? Otherwise create" if close else "Create"
     return f"{guess} {entry} next to {declared_in.name}, it may be empty; or remove the entry."
 

@@ -21,7 +21,7 @@ from litellm_systemd.host.files import make_folder
 from litellm_systemd.host.layout import Layout
 
 _HINT = "Wait until it ends, or use --wait."
-_SUSPENDED = ", and is suspended, as by Ctrl-Z; to continue it: sudo kill -CONT {pid}"
+_SUSPENDED = ", and is suspended, as by Ctrl-Z (sudo kill -CONT {pid} continues it)"
 #: Seconds between two looks at the lock of an earlier version.
 _PAUSE = 0.5
 

@@ -131,8 +131,8 @@ def restart_without_pause(
     if standby == "active":
         # A restart that failed or was interrupted left it, and it serves.
         say(f"{contract.STANDBY} serves already")
-    elif systemctl.unit_state(contract.SERVICE).active not in ("active", "reloading"):
-        # One that starts serves nobody. If it fails again and again, systemd's next start would end the standby.
+    elif not (service := systemctl.unit_state(contract.SERVICE)).is_active or service.active == "activating":
+        # One that starts does not serve yet. If it fails again and again, systemd's next start would end the standby.
         systemctl.restart(contract.SERVICE)
         return
     elif (short := memory_shortage(systemctl)) is not None:

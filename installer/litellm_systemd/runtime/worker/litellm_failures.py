@@ -1,4 +1,4 @@
-"""What LiteLLM does not log of failures: that of a model whose fallback has answered, and how many calls do not fail.
+"""What LiteLLM does not log: the failure of a model whose fallback has answered, and how many calls there were.
 
 Each wraps one function of LiteLLM. With a LiteLLM that has no such function, it has no effect.
 """
@@ -36,6 +36,7 @@ def log_hidden_failures() -> None:
     async def log_success_fallback_event(
         original_model_group: str, kwargs: dict[str, Any], original_exception: Exception
     ) -> None:
+        await original(original_model_group, kwargs, original_exception)
         if type(original_exception).__name__ != _COOLDOWN:
             _LOGGER.error(
                 "%s\nLiteLLM: model group '%s' failed",
@@ -44,7 +45,6 @@ def log_hidden_failures() -> None:
                 exc_info=original_exception,
                 extra={FALLBACK: kwargs.get("model")},
             )
-        await original(original_model_group, kwargs, original_exception)
 
     events.log_success_fallback_event = log_success_fallback_event
 

@@ -20,7 +20,7 @@ from litellm_systemd.runtime.activity import Frame, unwrap
 _INTERVAL, _LOOKS = 10.0, 3
 #: Tasks that are read in one turn of the event loop: two milliseconds at most.
 _TURN = 50
-#: What calls the user's code. If that calls it again, a model or a client may be what is slow.
+#: What calls the user's code. If that code calls one of these, a model or a client may be slow.
 _CALLER = re.compile(r"/site-packages/(litellm|starlette|fastapi|uvicorn)/")
 _LITELLM, _OWN = "litellm", "own"
 #: LiteLLM's class for providers of the user's own, and its hook that is a task of its own.
@@ -29,7 +29,7 @@ _MAX_DEPTH = 500
 
 
 class Waiting(NamedTuple):
-    """A request waits in code of the user's: `called` by LiteLLM, and `where` the innermost line of it is."""
+    """A request that waits in the user's code: `called` is what LiteLLM calls, `where` its innermost line."""
 
     request: str
     called: Any
@@ -41,7 +41,7 @@ async def watch(report: Callable[[str, str], object], interval: float = _INTERVA
 
     `interval`: seconds between two looks.
     """
-    seen: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+    seen: WeakKeyDictionary[Any, tuple[str, int]] = WeakKeyDictionary()
     while True:
         await asyncio.sleep(interval)
         before, seen = seen, WeakKeyDictionary()
@@ -50,7 +50,9 @@ async def watch(report: Callable[[str, str], object], interval: float = _INTERVA
                 await asyncio.sleep(0)
             if (found := find_waiting(task.get_coro())) is None:
                 continue
-            looks = seen[found.called] = before.get(found.called, 0) + 1
+            where, looks = before.get(found.called, ("", 0))
+            looks = looks + 1 if where == found.where else 1
+            seen[found.called] = found.where, looks
             if looks == _LOOKS:
                 seconds = f"{interval * (_LOOKS - 1):.0f} s"
                 line = f"{found.where}: {found.request} has been waiting here for more than {seconds}"
@@ -58,12 +60,12 @@ async def watch(report: Callable[[str, str], object], interval: float = _INTERVA
 
 
 def find_waiting(coroutine: Any) -> Waiting | None:
-    """The code of the user's in which a suspended coroutine waits.
+    """The user's code in which a suspended coroutine waits.
 
-    None if there is none, or it waits for LiteLLM or a client, is a provider, or a task that such code has started;
-    or if the request has its response.
+    None if there is none, or it waits for LiteLLM or a client, is a route or a provider of the user, or a task that
+    answers no request, such as a callback that logs; or if the request has its response.
     """
-    request, is_called = "", False
+    request, is_served, is_called = "", False, False
     called, where = None, ""
     for each, recorded in _awaited(coroutine):
         request = request or recorded
@@ -71,7 +73,8 @@ def find_waiting(coroutine: Any) -> Waiting | None:
         if not isinstance(frame, FrameType) or not (origin := _find_origin(frame.f_code.co_filename)):
             continue
         if origin != _OWN:
-            is_called, called = is_called or origin == _LITELLM, None
+            is_served = is_served or origin != _LITELLM
+            is_called, called = is_served and origin == _LITELLM, None
         elif called or is_called or frame.f_code.co_name == _TASK:
             if any(kind.__name__ == _PROVIDER_CLASS for kind in type(frame.f_locals.get("self")).__mro__):
                 return None
