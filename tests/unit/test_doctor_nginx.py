@@ -172,8 +172,8 @@ def test_other_scheme(tmp_path: Path, tls: bool, target: str, error: str, correc
 
 
 def test_errors_that_are_not_about_a_directive(tmp_path: Path) -> None:
-    """Nothing is reported without nginx, about other paths, servers and programs, with limits that suffice, about what
-    a client wrote, about old lines, and about lines before the last change of the configuration.
+    """Nothing is reported without nginx, about other paths, servers and programs, with limits that suffice, about
+    what a client wrote, about old lines, and about lines before the last change of the configuration.
     """
     assert find(Snapshot(Layout(root=tmp_path))) == []
     other, foreign = LARGE.replace("/v1/chat/completions", "/files/a"), LARGE.replace("gw.example", "www.example")
