@@ -91,8 +91,12 @@ def _measure_release(golden: Box, environment: dict[str, str]) -> None:
     """Install coverage into the release as well, because tests call its litellmctl."""
     if golden.environment:
         version = f"coverage=={importlib.metadata.version('coverage')}"
-        python = "/opt/litellm-systemd/current/bin/python"
-        golden.run((f"{sys.prefix}/bin/uv", "pip", "install", "--python", python, version), env=environment)
+        release = "/opt/litellm-systemd/current"
+        golden.run(
+            (f"{sys.prefix}/bin/uv", "pip", "install", "--python", f"{release}/bin/python", version), env=environment
+        )
+        # uv's lock file, which every user may write to. A build of a release removes its own.
+        golden.run(("rm", "-f", f"{release}/.lock"))
 
 
 @pytest.hookimpl(optionalhook=True)
