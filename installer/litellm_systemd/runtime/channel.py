@@ -26,7 +26,7 @@ class Heartbeat:
     since the worker last passed its own health check. `lag` is the number of seconds by which its last timer was
     late. `database` is why the worker cannot use the database, empty if it can or if there is none. `redis` is the
     same for Redis, but None if there is none. `calls` counts the requests that called a model or were about to, and
-    `failed_calls` those that the user's code failed.
+    `failed_calls` how many of them failed in the user's code.
     """
 
     serving: bool
