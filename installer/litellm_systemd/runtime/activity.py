@@ -32,7 +32,7 @@ _SIZE, _NUMBER = 256, 8
 _RECORD = slice(0, _SIZE)
 _IDLE = bytes(_NUMBER)
 #: What precedes the method of a request that is answered.
-_ANSWERED = b"after "
+_ANSWERED = "after "
 #: Bytes of a stack: faulthandler writes 100 frames at most.
 _MAX_STACK = 65536
 #: Bytes of the stacks of all threads; faulthandler writes 100 threads at most.
@@ -145,8 +145,7 @@ def render_record(record: bytes) -> str:
 
 def locate(request: str) -> str:
     """` in REQUEST` for a message, ` after REQUEST` for one that is answered; empty without one."""
-    is_answered = request.startswith(_ANSWERED.decode())
-    return f" {request}" if is_answered else f" in {request}" if request else ""
+    return f" {request}" if request.startswith(_ANSWERED) else f" in {request}" if request else ""
 
 
 def unwrap(coroutine: Any) -> tuple[Any, str]:
@@ -154,7 +153,7 @@ def unwrap(coroutine: Any) -> tuple[Any, str]:
     if not isinstance(coroutine, _Steps):
         return coroutine, ""
     request = render_record(coroutine._request.record)
-    return coroutine._coroutine, "" if request.startswith(_ANSWERED.decode()) else request
+    return coroutine._coroutine, "" if request.startswith(_ANSWERED) else request
 
 
 class _Request:
@@ -171,7 +170,7 @@ class _Request:
 
     def end(self) -> None:
         """The request is answered. Its tasks may go on, such as callbacks that log it."""
-        self.record = self._build(_ANSWERED)
+        self.record = self._build(_ANSWERED.encode())
 
     def _build(self, prefix: bytes) -> bytes:
         record: bytes = self._number + prefix + self._text
