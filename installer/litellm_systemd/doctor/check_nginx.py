@@ -90,9 +90,10 @@ class _Directive:
 def detect_proxy_nginx(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect failed requests in nginx's error log whose cause is a directive that is still in its configuration."""
     directives = list(_read_directives(snapshot))
+    ours = [each for each in directives if each.passes_to(snapshot.settings.port)]
     found: dict[tuple[str, str, str], list[str]] = {}
     for when, text, server, path, port in _read_errors(snapshot, directives):
-        if _API.match(path) and (judged := _judge(snapshot, directives, text, server, port)):
+        if _API.match(path) and (judged := _judge(snapshot, directives, ours, text, server, port)):
             found.setdefault(judged, []).append(when)
     for (evidence, path, correction), times in found.items():
         number = "once" if len(times) == 1 else f"{len(times)} times"
@@ -135,11 +136,13 @@ def _read_errors(snapshot: Snapshot, directives: list[_Directive]) -> Iterator[t
 
 
 def _judge(
-    snapshot: Snapshot, directives: list[_Directive], text: str, server: str, port: str
+    snapshot: Snapshot, directives: list[_Directive], ours: list[_Directive], text: str, server: str, port: str
 ) -> tuple[str, str, str] | None:
-    """Evidence, file and correction for an error; None if it is of another program, or has no directive."""
+    """Evidence, file and correction for an error; None if it is of another program, or has no directive.
+
+    `ours`: the directives that send requests to the service. `server` and `port` are those of the error.
+    """
     own = snapshot.settings.port
-    ours = [each for each in directives if each.passes_to(own)]
     if text.startswith("connect() failed"):
         wrong = next((each for each in directives if each.passes_to(port) and each.is_of(server)), None)
         if ours or wrong is None or snapshot.cached(f"port {port}", lambda: _listens(port)):
