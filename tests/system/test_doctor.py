@@ -94,7 +94,7 @@ def test_cause_and_consequences(host: Box) -> None:
 def test_drop_ins_that_prevent_the_start(host: Box) -> None:
     """A condition, a missing dependency or mount, and a short timeout are reported with the line, and alone.
 
-    `status` names the cause of a loop of restarts too.
+    `status` names the cause of a loop of restarts too, also if journald was too late to see whose child logged it.
     """
     host.systemctl("stop", "litellm")
     host.write("/run/systemd/system/none.mount", "[Mount]\nWhat=/none.image\nWhere=/none\nType=ext4\nOptions=loop\n")
@@ -108,7 +108,9 @@ def test_drop_ins_that_prevent_the_start(host: Box) -> None:
         (found,) = doctor(host)["data"]["findings"]
         assert (found["id"], found["outcome"]) == (cause, "failed")
         assert found["seen"].startswith(f"{DROP_INS}/mine.conf:3: {lines[1]}")
-    sh(host, f"{drop_in('LoadCredential=mine:/etc/none')}; {FAIL}")
+    journald = host.show("systemd-journald", "MainPID")["MainPID"]
+    late = f"kill -STOP {journald}; {FAIL}; kill -CONT {journald}"
+    sh(host, f"{drop_in('LoadCredential=mine:/etc/none')}; {late}")
     status = host.run((OURS, "status"), check=False).stdout
     assert f"{DROP_INS}/mine.conf:2: LoadCredential=mine:/etc/none: A file or secret that the unit names" in status
     sh(host, f"rm /run/systemd/system/none.mount; {NO_DROP_IN}; systemctl stop litellm; {START}")

@@ -23,7 +23,7 @@ from litellm_systemd.host.journald import JournalGap, find_gap
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import ask_service, is_booted, read_manifest
 from litellm_systemd.host.state import FileState, Record, UnitState
-from litellm_systemd.host.systemctl import Event, Systemctl, unit_state_of
+from litellm_systemd.host.systemctl import Event, Systemctl, sync_journal, unit_state_of
 from litellm_systemd.logs.events import LogEvent, read_events
 
 T = TypeVar("T")
@@ -256,6 +256,8 @@ class Snapshot:
     @ObservedOnce
     def events(self) -> tuple[Event, ...]:
         """The last hundred journal entries of systemd about the service since boot, oldest first."""
+        if self.is_root and not self.is_active:
+            sync_journal()
         found = self.systemctl.events(contract.SERVICE, 100)
         if not found and not self.is_root:
             raise PermissionDenied("only root and the group systemd-journal can read the journal")

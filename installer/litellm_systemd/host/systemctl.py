@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -22,6 +23,10 @@ _NOT_LOADED = 5
 #: Bytes of journal entries that are read, and the fields that are used. The service writes what it wants.
 _MAX_JOURNAL = 16 * 1024 * 1024
 _MAX_LINE = 16 * 1024
+#: Fields in which a process of root names the unit that its entry is about (systemd.journal-fields(7)).
+#: `--unit` reads UNIT of PID 1 only. The child in which a step of a start fails exits at once, and journald may be
+#: too late to see of which unit it was.
+_ABOUT_UNIT = ("UNIT", "OBJECT_SYSTEMD_UNIT", "COREDUMP_UNIT")
 #: Entries of journald about dropped messages (catalog/systemd.catalog).
 _DROPPED = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
 _FIELDS = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_PID,_EXE"
@@ -265,8 +270,7 @@ def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: floa
             f"systemctl {verb} {' '.join(units)} was canceled: another command stopped or restarted it meanwhile",
             "Run it again when the service is in the state that you want: sudo litellmctl status",
         )
-    # On a busy machine journald may lag, and the last line would be missing or that of an earlier failure.
-    run(("journalctl", "--sync"), check=False)
+    sync_journal()
     argv = journal_argv(
         lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True, more=units
     )
@@ -276,6 +280,15 @@ def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: floa
     return Unavailable(
         f"systemctl {verb} {' '.join(units)} failed: {cause}", f"More lines: journalctl {logging} -n 50"
     )
+
+
+def sync_journal() -> None:
+    """Wait until the journal has what was logged so far; only root can (journalctl(1), --sync).
+
+    On a busy machine journald may lag: the error of a start would be missing, or be that of an earlier one.
+    """
+    with contextlib.suppress(CommandError):  # journald does not answer
+        run(("journalctl", "--sync"), check=False, timeout=3)
 
 
 def _line(argv: tuple[str, ...]) -> str:
@@ -303,10 +316,9 @@ def journal_argv(
     """
     argv = ["journalctl", "--no-pager", "--namespace=*"]
     units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.METRICS_SOCKET, contract.STANDBY, *more))
-    if own_lines:
-        argv += [f"_SYSTEMD_UNIT={unit}" for unit in units]
-    else:
-        argv += [f"--unit={unit}" for unit in units]
+    argv += [f"_SYSTEMD_UNIT={unit}" for unit in units]
+    for field in () if own_lines else _ABOUT_UNIT:
+        argv += ["+", "_UID=0", *(f"{field}={unit}" for unit in units)]
     argv += ["--lines", str(lines)] if lines is not None else []
     argv += ["--follow"] if follow else []
     argv += ["--priority", priority] if priority else []
