@@ -238,7 +238,7 @@ ON_PROXY = {
     "proxy that requires a password": BrokenHost(
         f"echo 407 Proxy Authentication Required > {REFUSAL}",
         "network-proxy",
-        "407 Proxy Authentication Required",
+        "the proxy needs a user: http://USER:PASSWORD@HOST:PORT",
         f"rm {REFUSAL}",
     ),
     "proxy that refuses": BrokenHost(

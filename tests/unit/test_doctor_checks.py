@@ -129,6 +129,12 @@ def test_the_last_exit_is_read_from_the_journal() -> None:
     assert read_exit(KILLED, 0) == ServiceExit("signal", 9)
     assert read_exit((*KILLED, *later), 0) == ServiceExit("exit-code", 78)
     assert read_exit(KILLED, 150) is None
+    command = (
+        event(300, "Starting", "7d4958e842da4a758f6c1cdc7b36dcc5"),
+        event(301, "Control process exited, code=exited, status=1/FAILURE", EXITED, EXIT_STATUS="1"),
+        event(302, "Failed with result 'exit-code'.", FAILED, UNIT_RESULT="exit-code"),
+    )
+    assert str(read_exit((*KILLED, *later, *command), 0)) == "a command before or after that of the service failed"
 
 
 def test_failed_command_of_the_last_start() -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from litellm_systemd.doctor.check_files import detect_files_unfinished
+from litellm_systemd.doctor.engine import Finding
+from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import Busy
 from litellm_systemd.host.files import write_file
 from litellm_systemd.host.install_lock import find_holder, hold_lock
@@ -60,15 +63,23 @@ def test_second_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_suspended_run(tmp_path: Path) -> None:
-    """A run that Ctrl-Z suspended is named as such, with the command that continues it: it would never end."""
+    """A run that Ctrl-Z suspended is named as such, with the command that continues it: it would never end.
+
+    doctor reports it, since no other remedy works while it holds the lock.
+    """
     layout = Layout(root=tmp_path)
+    snapshot = Snapshot(layout)
+    snapshot.is_root = True
     holder = Holder(layout)
     try:
         os.kill(holder.pid, signal.SIGSTOP)
         os.waitpid(holder.pid, os.WUNTRACED)
         found = find_holder(layout)
+        (finding,) = detect_files_unfinished.detect(snapshot)
     finally:
         holder.kill()
+    assert isinstance(finding, Finding)
+    assert (finding.evidence, finding.remedy) == (found, f"sudo kill -CONT {holder.pid}")
     assert found is not None
     assert found.endswith(f"is suspended, as by Ctrl-Z (sudo kill -CONT {holder.pid} continues it)")
 

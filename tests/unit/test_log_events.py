@@ -76,10 +76,16 @@ def test_json_lines_and_bytes() -> None:
 
 
 def test_groups() -> None:
-    """The same error of many requests is one group with count, first and last time; the latest group comes first."""
+    """The same error of many requests is one group with count, first and last time; the latest group comes first.
+
+    Only what clients caused comes after all others.
+    """
     entries = [line for number in range(3) for line in trace(f"{number}{CALL[1:]}", when=1000.0 + number)]
     strange = [entry(f"odd: job {number} of 0x{number:x} failed", when=2000.0 + number) for number in range(2)]
-    groups = group_events(read_events([*entries, *strange, entry("odd: quite another", when=10.0)]))
+    client = entry("LiteLLM Proxy: litellm.BadRequestError: Invalid model name passed in model=x", when=3000.0)
+    *groups, last = group_events(read_events([*entries, *strange, entry("odd: quite another", when=10.0), client]))
+    assert last.signature is not None
+    assert last.signature.name == "client-model"
     assert [(group.count, group.first, group.last) for group in groups] == [
         (2, 2000.0, 2001.0),
         (3, 1000.0, 1002.0),
@@ -400,6 +406,11 @@ def test_a_process_that_systemd_has_forked_and_that_has_exited() -> None:
             "LiteLLM Proxy: litellm.APIConnectionError: BedrockException - Cannot connect to host bedrock.x:443"
             " [Name or service not known] (gaierror: [Errno -2] Name or service not known; model claude)",
             "upstream/unreachable",
+        ),
+        (
+            "LiteLLM Proxy: litellm.APIConnectionError: BedrockException (ClientHttpProxyError: 407, message='Proxy"
+            " Authentication Required', url='http://127.0.0.1:3128'; model claude)",
+            "upstream/proxy-refused",
         ),
         ("LiteLLM Proxy: litellm.APIConnectionError: The config profile (wrok) could not be found", "aws/no-profile"),
         (

@@ -65,8 +65,8 @@ ACCESS: tuple[BedrockRefusal, ...] = (
         "UnrecognizedClientException, 403",
         r"UnrecognizedClient|InvalidClientTokenId|security token included in the request is invalid",
         "AWS does not know this access key, or the session token belongs to another key",
-        "check with `aws sts get-caller-identity` that the key is active, and remove AWS_SESSION_TOKEN for a key that"
-        " starts with AKIA.",
+        "check with `aws sts get-caller-identity` that the key is active. A key that starts with ASIA needs its"
+        " AWS_SESSION_TOKEN, one that starts with AKIA must have none.",
     ),
     BedrockRefusal(
         "wrong-clock",

@@ -18,7 +18,7 @@ from litellm_systemd.errors import REINSTALL, InputError, InstallerError, Missin
 from litellm_systemd.gateway.python_files import find_references, module_file
 from litellm_systemd.host.acl import is_allowed
 from litellm_systemd.host.files import group_exists, read_names, read_numbered_lines, user_exists
-from litellm_systemd.host.install_lock import find_holder
+from litellm_systemd.host.install_lock import CONTINUE, find_holder
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_releases
 from litellm_systemd.host.sandbox import has_own_sandbox
@@ -69,7 +69,7 @@ def detect_files_manifest(snapshot: Snapshot) -> Iterator[Finding]:
 
 UNFINISHED = Cause(
     "files-unfinished",
-    "A change was interrupted by a kill or a power failure: some files are new, others old.",
+    "A change was interrupted, by a kill, a power failure or Ctrl-Z: some files are new, others old.",
     f"{FIX}    # rolls back what was interrupted, or completes it",
     fix="rolls back the interrupted change, or completes it",
 )
@@ -77,11 +77,13 @@ UNFINISHED = Cause(
 
 @detects(UNFINISHED)
 def detect_files_unfinished(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a change that was interrupted and that no process is working on."""
+    """Detect a change that was interrupted or suspended: no process is working on it."""
     if not snapshot.is_root:
         raise PermissionDenied("only root can read the manifest of installed files")
-    found = read_undo_log(snapshot.layout)
-    if found is not None and find_holder(snapshot.layout) is None:
+    found, holder = read_undo_log(snapshot.layout), find_holder(snapshot.layout)
+    if holder is not None and (command := CONTINUE.search(holder)):
+        yield replace(UNFINISHED.finding(holder, outcome=Outcome.WARNING), remedy=command[0])
+    if found is not None and holder is None:
         step = f"; last step: {found.taken[-1]}" if found.taken else ""
         finding = UNFINISHED.finding(f"{snapshot.layout.undo_log} records an unfinished {found.verb}{step}")
         if found.manifest is None and found.verb not in ("uninstall", "doctor --fix", "change"):

@@ -587,7 +587,9 @@ PROXY = Cause(
 @detects(PROXY)
 def detect_network_proxy(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect a proxy that does not answer or rejects the connection."""
-    yield from _failures(snapshot, PROXY, "proxy")
+    for error, by_host in _by_error(snapshot, "proxy").items():
+        more = "the proxy needs a user: http://USER:PASSWORD@HOST:PORT" if "407 " in error else ""
+        yield _failure(snapshot, PROXY, error, by_host, more, "")
 
 
 UNREACHABLE = Cause(

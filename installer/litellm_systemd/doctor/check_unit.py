@@ -484,6 +484,8 @@ class ServiceExit:
     status: int = 0
 
     def __str__(self) -> str:
+        if self.result == "exit-code" and not self.status:
+            return "a command before or after that of the service failed"
         if self.result == "exit-code":
             return f"exit code {self.status}" + (f" ({EXIT_CODES[self.status]})" if self.status in EXIT_CODES else "")
         if self.result in ("signal", "core-dump", "watchdog", "oom-kill") and self.status in _SIGNALS:
@@ -506,6 +508,8 @@ def read_exit(events: tuple[Event, ...], since: float) -> ServiceExit | None:
             status = int(event.fields.get("EXIT_STATUS", "0"))
         elif kind == _FAILURE_RESULT:
             found = ServiceExit(event.fields.get("UNIT_RESULT", "unknown"), status)
+        elif kind == _STARTING:  # it may fail before there is a main process
+            status = 0
     return found
 
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from litellm_systemd.host.layout import Layout
 
 _HINT = "Wait until it ends, or use --wait."
 _SUSPENDED = ", and is suspended, as by Ctrl-Z (sudo kill -CONT {pid} continues it)"
+#: The command that continues it, in the description of a suspended holder.
+CONTINUE = re.compile(r"sudo kill -CONT \d+")
 #: Seconds between two looks at the lock of an earlier version.
 _PAUSE = 0.5
 

@@ -215,14 +215,20 @@ def _continues(event: LogEvent, line: LogEvent) -> bool:
 def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
     """Events by their signature, else by their text without variable parts.
 
-    The latest group is first, but systemd's lines about the end of the service come after what it ended of.
+    The latest group is first, but systemd's lines about the end of the service come after what it ended of, and what
+    clients caused is last.
     """
     found: dict[str, tuple[Signature | None, list[LogEvent]]] = {}
     for event, signature in _count_once([(event, event.signature) for event in events]):
         name = signature.name if signature else shape_of(event)
         found.setdefault(name, (signature, []))[1].append(event)
     groups = (Group(signature, tuple(events)) for signature, events in found.values())
-    return tuple(sorted(groups, key=lambda group: -group.last + _END * _is(group.signature, *_ENDS)))
+    return tuple(sorted(groups, key=_order))
+
+
+def _order(group: Group) -> tuple[bool, float]:
+    is_clients = group.signature is not None and group.signature.name.startswith("client-")
+    return is_clients, -group.last + _END * _is(group.signature, *_ENDS)
 
 
 def _count_once(

@@ -662,6 +662,14 @@ _UPSTREAM = (
         UNTRUSTED.remedy.removesuffix("."),
     ),
     Signature(
+        "proxy-refused",
+        "upstream",
+        r"Proxy Authentication Required|ClientHttpProxyError|Tunnel connection failed",
+        "The proxy rejects connections of the service",
+        "correct HTTPS_PROXY in .env (with a user: http://USER:PASSWORD@HOST:PORT), or allow the provider in the"
+        " proxy; then: sudo litellmctl install",
+    ),
+    Signature(
         "unreachable",
         "upstream",
         UNREACHABLE.regex,
