@@ -185,6 +185,13 @@ class Redis:
         assert not is_error, f"{command}: {reply}{done.stderr}"
         return reply
 
+    def await_error(self, code: str) -> None:
+        """Wait until commands get that error, such as BUSY."""
+        limit = time.monotonic() + 30
+        while not self._ask("PING").stdout.startswith(code):
+            assert time.monotonic() < limit, self._ask("PING")
+            time.sleep(0.02)
+
     def list_keys(self) -> list[str]:
         return sorted(self.execute("KEYS", "*").splitlines())
 

@@ -52,8 +52,9 @@ def hold_connections(server: Redis) -> AbstractContextManager[object]:
     """Use up the connections that `maxclients` allows."""
     holders = contextlib.ExitStack()
     for _ in range(3):
-        holders.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-    time.sleep(0.2)
+        holder = holders.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        holder.sendall(b"PING\r\n")
+        assert holder.recv(5) == b"+PONG"
     return holders
 
 
@@ -75,7 +76,7 @@ def reload_data(server: Redis) -> Iterator[None]:
 
     loader = threading.Thread(target=load)
     loader.start()
-    time.sleep(0.5)
+    server.await_error("LOADING")
     yield
     server.kill()
     loader.join()
@@ -100,7 +101,7 @@ def run_script(server: Redis) -> Iterator[None]:
 
     runner = threading.Thread(target=run)
     runner.start()
-    time.sleep(0.5)
+    server.await_error("BUSY")
     yield
     server.execute("SCRIPT", "KILL")
     runner.join()

@@ -61,10 +61,15 @@ def test_documentation(service: Service, document: Any) -> None:
 def test_document_costs_a_worker_nothing(service: Service, document: Any) -> None:
     """The workers do not build the API document: a request for it takes them a few milliseconds."""
     assert document
-    before = processor_time(service.workers())
-    for _ in range(20):
-        assert get(service, "/openapi.json").read()
-    assert processor_time(service.workers()) - before < 0.5
+
+    def measure() -> float:
+        before = processor_time(service.workers())
+        for _ in range(20):
+            assert get(service, "/openapi.json").read()
+        return processor_time(service.workers()) - before
+
+    # The least of three: a worker also has tasks of its own.
+    assert min(measure() for _ in range(3)) < 0.5
 
 
 def test_configured_origins(service: Service) -> None:

@@ -146,9 +146,11 @@ def test_an_exit_before_the_stop(layout: Layout, folders: Folders) -> None:
     make(layout, "notify('READY=1'); notify('WATCHDOG=1')")
     with foreground_service(layout, folders) as service:
         service.await_ready(lambda _line: None)
-        time.sleep(0.3)
-        with pytest.raises(Unavailable, match="exited with code 0: it logged nothing"):
-            service.stop()
+        service.await_watchdog()
+        # The first one waits for the exit.
+        for call in (service.await_watchdog, service.stop):
+            with pytest.raises(Unavailable, match="exited with code 0: it logged nothing"):
+                call()
 
 
 def test_nothing_is_left(layout: Layout, folders: Folders) -> None:
