@@ -412,6 +412,21 @@ def test_a_process_that_systemd_has_forked_and_that_has_exited() -> None:
             " Authentication Required', url='http://127.0.0.1:3128'; model claude)",
             "upstream/proxy-refused",
         ),
+        (
+            "LiteLLM Proxy: litellm.Timeout: APITimeoutError - Request timed out. Error_str: Request timed out."
+            " (ConnectTimeout: Connection timeout to host http://192.0.2.1/chat/completions; model gpt)",
+            "upstream/silent-provider",
+        ),
+        (
+            "LiteLLM Proxy: litellm.Timeout: Connection timed out. Timeout passed=Timeout(timeout=3.0),"
+            " time taken=3.02 seconds (ConnectTimeout: Connection timeout to host https://bedrock.x/y; model a)",
+            "upstream/silent-provider",
+        ),
+        (
+            "LiteLLM Proxy: litellm.Timeout: Connection timed out. Timeout passed=Timeout(timeout=3.0),"
+            " time taken=3.02 seconds (ReadTimeout: Timeout on reading data from socket; model claude)",
+            "litellm/request-timeout",
+        ),
         ("LiteLLM Proxy: litellm.APIConnectionError: The config profile (wrok) could not be found", "aws/no-profile"),
         (
             "LiteLLM Proxy: litellm.InternalServerError: InternalServerError: OpenAIException - Connection error."

@@ -270,7 +270,7 @@ _LITELLM = (
     Signature(
         "request-timeout",
         "litellm",
-        r"litellm\.Timeout: Connection timed out",
+        r"litellm\.Timeout: Connection timed out(?!.{1,400}\(ConnectTimeout: )",
         "The provider took longer to respond than the timeout of the request allows",
         "set a larger timeout for the model or in the client",
         min_count=3,
@@ -650,7 +650,7 @@ _UPSTREAM = (
     Signature(
         "silent-provider",
         "upstream",
-        r"has not accepted a connection within \d+ s, and requests wait",
+        r"has not accepted a connection within \d+ s, and requests wait|\(ConnectTimeout: ",
         "The provider, or a firewall before it, does not answer, and requests wait for a connection",
         "check routes and firewall: ip route get ADDRESS; sudo nft list ruleset; sudo iptables -S",
     ),
