@@ -14,13 +14,13 @@ import trustme
 from litellm_systemd.env.tls import TlsFiles, TlsPair, load_pair
 
 
-def issue_pair(authority: trustme.CA, *names: str, days: float = 90) -> TlsPair:
-    """A pair for these names that is valid for `days` days from now; negative ones have passed."""
+def issue_pair(authority: trustme.CA, *names: str, days: float = 90, since: float = -365) -> TlsPair:
+    """A pair for these names that is valid from `since` to `days` days from now; negative ones have passed."""
     now = datetime.now(timezone.utc)
     found = authority.issue_cert(
         *names,
         common_name=None if names else "gateway.example",
-        not_before=now - timedelta(days=365),
+        not_before=now + timedelta(days=since),
         not_after=now + timedelta(days=days),
     )
     chain = b"".join(each.bytes() for each in found.cert_chain_pems)

@@ -135,6 +135,7 @@ def test_status(service: HttpsService) -> None:
     assert f"serving HTTPS ({certificate}) on 127.0.0.1:{service.port} with" in service.query("status")["status"]
     assert service.query("status")["tls"] == {
         "names": [NAME],
+        "not_before": certificate.not_before.timestamp(),
         "not_after": certificate.not_after.timestamp(),
         "sha256": certificate.sha256,
     }
@@ -180,15 +181,19 @@ def test_reload_under_load(service: HttpsService) -> None:
     assert {service.served().sha256 for _ in range(6)} == {renewed.sha256}
 
 
-@pytest.mark.parametrize("fault", ["mismatch", "expired"])
+@pytest.mark.parametrize("fault", ["mismatch", "expired", "not valid yet"])
 def test_reload_with_an_unusable_pair(service: HttpsService, fault: str) -> None:
-    """A pair that does not belong together, or has expired, fails the reload, and the previous one is served."""
+    """A pair that does not belong together, or is not valid now, fails the reload, and the previous one is served."""
     before, generation = service.served(), service.query("status")["generation"]
-    other = issue_pair(AUTHORITY, NAME, days=-1)
-    service.renew(other if fault == "expired" else TlsPair(other.certificate, service.first.key))
+    other = issue_pair(AUTHORITY, NAME, since=1) if fault == "not valid yet" else issue_pair(AUTHORITY, NAME, days=-1)
+    service.renew(TlsPair(other.certificate, service.first.key) if fault == "mismatch" else other)
     done = service.reload()
     assert done.returncode == 1
-    said = "the new certificate has expired" if fault == "expired" else "is not that of the certificate in"
+    said = {
+        "mismatch": "is not that of the certificate in",
+        "expired": "the new certificate has expired",
+        "not valid yet": "the new certificate is not valid yet",
+    }[fault]
     assert said in done.stderr
     assert service.await_log(said).startswith("<3>reload failed, the previous configuration stays active: ")
     assert (service.served(), service.query("status")["generation"]) == (before, generation)

@@ -98,7 +98,8 @@ def test_doctor_with_a_variable_that_was_changed_by_hand(tmp_path: Path) -> None
 
 def test_doctor_with_an_expired_file(tmp_path: Path) -> None:
     """A file that was replaced by an expired certificate is the cause, and a reload is no remedy. If the served one
-    has expired and the file is valid, a reload is the remedy, and the end a consequence.
+    has expired and the file is valid, a reload is the remedy, and the end a consequence. For one that is not valid
+    yet, the clock of the host is named.
     """
     expired = issue_pair(AUTHORITY, "gateway.example", days=-1)
     with serving(PAIR) as port:
@@ -107,6 +108,11 @@ def test_doctor_with_an_expired_file(tmp_path: Path) -> None:
         assert ended.outcome is Outcome.FAILED
         assert "expired on" in ended.evidence
         assert find(detect_tls_not_reloaded, host) == []
+    early = issue_pair(AUTHORITY, "gateway.example", since=1)
+    with serving(early) as port:
+        (ended,) = find(detect_tls_expiry, Host(write_pair(tmp_path, early), port))
+        assert "not valid before" in ended.evidence
+        assert ended.remedy.startswith("timedatectl ")
     with serving(expired) as port:
         (stale,) = find(detect_tls_not_reloaded, Host(write_pair(tmp_path, PAIR), port))
         assert stale.outcome is Outcome.FAILED

@@ -71,6 +71,7 @@ def test_unit_that_is_not_loaded(layout: Layout) -> None:
     ("content", "reason"),
     [
         (b"A=1\nB=\0\n", "line 2 contains a NUL byte"),
+        (b"\0\0", "the file has NUL bytes only, as after a power failure"),
         (b"A=1\nB=\xe4\n", "line 2 is not UTF-8"),
         ("A=1\n".encode("utf-16"), "the file is UTF-16, and must be UTF-8"),
     ],

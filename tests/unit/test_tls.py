@@ -205,6 +205,7 @@ def test_install_accepts_a_pair(tmp_path: Path) -> None:
     [
         pytest.param(TlsPair("hello", PAIR.key), 1, "TLS_CERT_FILE has no certificate", id="no certificate"),
         pytest.param(issue_pair(AUTHORITY, "a.example", days=-1), 1, "expired on", id="expired"),
+        pytest.param(issue_pair(AUTHORITY, "a.example", since=1), 1, "not valid before", id="not valid yet"),
         pytest.param(TlsPair(PAIR.certificate, OTHER.key), 2, "the key in TLS_KEY_FILE is not that", id="mismatch"),
         pytest.param(TlsPair(PAIR.certificate, encrypt(PAIR.key)), 2, "has a passphrase", id="passphrase"),
         pytest.param(TlsPair(PAIR.certificate, "hello"), 2, "TLS_KEY_FILE has no private key", id="no key"),
@@ -263,6 +264,6 @@ def test_missing_and_large_files(tmp_path: Path) -> None:
 )
 def test_end_of_a_certificate(left: timedelta, outcome: Outcome) -> None:
     """A certificate is a warning 14 days before its end, and a failure after it."""
-    found = judge_certificate(NOW + left, NOW)
+    found = judge_certificate(NOW - timedelta(30), NOW + left, NOW)
     assert found.outcome is outcome
     assert "systemctl reload litellm" in found.hint

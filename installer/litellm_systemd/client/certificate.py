@@ -6,11 +6,13 @@ import ssl
 from datetime import datetime
 
 from litellm_systemd.env.aws import render_left
-from litellm_systemd.env.tls import WARN_BEFORE, Certificate, is_expired, parse_certificate
+from litellm_systemd.env.tls import WARN_BEFORE, Certificate, is_valid, parse_certificate
 from litellm_systemd.report.report import Check, Outcome
 
 #: What makes renewed files take effect.
 RELOAD = "sudo systemctl reload litellm"
+#: What to do about a certificate that is not valid yet.
+CLOCK = "timedatectl    # if the clock of this host is right, have the certificate issued again"
 
 
 def served_certificate(host: str, port: int, timeout: float) -> Certificate:
@@ -22,14 +24,18 @@ def served_certificate(host: str, port: int, timeout: float) -> Certificate:
     return parse_certificate(ssl.get_server_certificate((host, port), timeout=timeout))
 
 
-def judge_certificate(not_after: datetime, now: datetime) -> Check:
-    """Check the end of a certificate: a warning in the 14 days before it, a failure afterwards.
+def judge_certificate(not_before: datetime, not_after: datetime, now: datetime) -> Check:
+    """Check the period of a certificate: a warning in its last 14 days, a failure outside of it.
 
-    Both times have a time zone.
+    All times have a time zone.
     """
     left, end = not_after - now, f"{not_after:%Y-%m-%d %H:%M} UTC"
     remedy = f"Renew it, then run: {RELOAD}"
-    if is_expired(not_after, now):
+    if now < not_before:
+        begin, here = f"{not_before:%Y-%m-%d %H:%M} UTC", f"{now:%Y-%m-%d %H:%M}"
+        detail = f"not valid before {begin}, and here it is {here}: clients refuse it"
+        return Check("certificate", Outcome.FAILED, detail, f"{CLOCK}; then: {RELOAD}")
+    if not is_valid(not_before, not_after, now):
         return Check("certificate", Outcome.FAILED, f"expired on {end}: clients refuse it", remedy)
     detail = f"valid until {end}, {render_left(left)}"
     return Check("certificate", Outcome.WARNING if left <= WARN_BEFORE else Outcome.OK, detail, remedy)

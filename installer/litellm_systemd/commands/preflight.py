@@ -248,11 +248,11 @@ def require_tls(dotenv: Dotenv, settings: Settings, now: datetime) -> tuple[str,
         if os.geteuid() != 0 and not all(os.access(path, os.R_OK) for path in (files.certificate, files.key)):
             return (f"{TLS_CERT_FILE.name} and {TLS_KEY_FILE.name} were not checked: this user can't read them.",)
         raise
-    end = judge_certificate(certificate.not_after, now)
+    end = judge_certificate(certificate.not_before, certificate.not_after, now)
     if end.outcome is Outcome.FAILED:
         raise InputError(
             f"{dotenv.where(TLS_CERT_FILE.name)}: the certificate in {files.certificate} {end.detail}",
-            "Renew it, then install.",
+            "Renew it, or correct the clock of this host; then install.",
         )
     warnings = [f"The certificate is {end.detail}. {end.hint}"] if end.outcome is Outcome.WARNING else []
     if not certificate.names:

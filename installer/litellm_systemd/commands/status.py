@@ -338,11 +338,13 @@ def _credentials(layout: Layout) -> tuple[Check, ...]:
 
 
 def _certificate(runtime: dict[str, Any]) -> tuple[Check, ...]:
-    """Whether the certificate that the service serves expires soon; empty with plain HTTP, or if it is unknown."""
+    """Whether the certificate that the service serves is valid; empty with plain HTTP, or if it is unknown."""
     served = runtime.get("tls")
     if not served:
         return ()
-    return (judge_certificate(datetime.fromtimestamp(served["not_after"], timezone.utc), datetime.now(timezone.utc)),)
+    # A service of an earlier version does not say from when it is valid.
+    begin, end = (datetime.fromtimestamp(served.get(name, 0), timezone.utc) for name in ("not_before", "not_after"))
+    return (judge_certificate(begin, end, datetime.now(timezone.utc)),)
 
 
 def _target(layout: Layout, path: str) -> str:

@@ -15,7 +15,7 @@ from litellm_systemd.doctor.check_unit import find_missing_module, lacks_environ
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot, edit_command
 from litellm_systemd.env.aws import FILE_VARIABLES, KEY_ID, TwoMethods, judge_end
-from litellm_systemd.env.environment_file import Fault
+from litellm_systemd.env.environment_file import ONLY_NUL, Fault
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
 from litellm_systemd.env.tls import ca_trouble
@@ -160,7 +160,8 @@ def detect_environment_unloadable(snapshot: Snapshot) -> Iterator[Finding]:
         where = f"{names[-1].where}: " if names else ""
         path = each.path if each.path == snapshot.layout.environment_file or not names else names[-1].path
         edit = edit_command(path)
-        if path == each.path and each.is_folder:
+        # `--fix` restores it from the copy that litellmctl keeps.
+        if path == each.path and (each.is_folder or each.reason == ONLY_NUL):
             edit = f"sudo mv {path} {path}.bad && sudo litellmctl doctor --fix"
         yield UNLOADABLE.finding(f"{where}EnvironmentFile={each.path}: {each.reason}", edit=edit)
     yield from _dropped_file(snapshot)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from urllib.parse import urlsplit
 
-from litellm_systemd.client.certificate import RELOAD, judge_certificate, served_certificate
+from litellm_systemd.client.certificate import CLOCK, RELOAD, judge_certificate, served_certificate
 from litellm_systemd.contract import TLS_CERTIFICATE
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -90,11 +90,11 @@ def judge_chain(pem: str) -> tuple[str, str] | None:
 
 EXPIRY = Cause(
     "tls-expiry",
-    "The certificate has expired, so clients refuse the connection, or it expires within 14 days (a warning): its"
-    " renewal does not work.",
-    f"{{renew}}    # then: {RELOAD}",
+    "The certificate has expired or is not valid yet, so clients refuse the connection, or it expires within 14 days"
+    " (a warning): its renewal does not work.",
+    "{renew}; then: " + RELOAD,
     requires=_REQUIRES,
-    caused_by=("tls-not-reloaded",),
+    caused_by=("host-clock", "tls-not-reloaded"),
 )
 
 
@@ -105,12 +105,13 @@ def detect_tls_expiry(snapshot: Snapshot) -> Iterator[Finding]:
     if files is None:
         return
     certificate = served(snapshot) if snapshot.is_active else read_certificate(files.certificate)
-    # The service does not load an expired file, and serves the previous certificate until its next start.
-    certificate = _expired_file(files) or certificate
+    # The service does not load such a file, and serves the previous certificate until its next start.
+    certificate = _invalid_file(files) or certificate
     found = _judge(certificate)
     if found.outcome is not Outcome.OK:
         uses_certbot = str(files.certificate).startswith("/etc/letsencrypt/")
         renew = "sudo certbot renew" if uses_certbot else f"Renew {files.certificate}"
+        renew = CLOCK if found.detail.startswith("not valid before") else renew
         yield EXPIRY.finding(f"{certificate}: {found.detail}", outcome=found.outcome, renew=renew)
 
 
@@ -180,11 +181,12 @@ def detect_tls_off(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _judge(certificate: Certificate) -> Check:
-    return judge_certificate(certificate.not_after, datetime.fromtimestamp(time.time(), timezone.utc))
+    now = datetime.fromtimestamp(time.time(), timezone.utc)
+    return judge_certificate(certificate.not_before, certificate.not_after, now)
 
 
-def _expired_file(files: TlsFiles) -> Certificate | None:
-    """The certificate in the file if it has expired."""
+def _invalid_file(files: TlsFiles) -> Certificate | None:
+    """The certificate in the file if it is not valid now."""
     try:
         file = read_certificate(files.certificate)
     except InputError:

@@ -72,6 +72,10 @@ def parse_environment_file(text: str) -> dict[str, str]:
     return read_environment_text(text).values
 
 
+#: Why systemd rejects a file that no editor can correct.
+ONLY_NUL = "the file has NUL bytes only, as after a power failure"
+
+
 def read_environment_bytes(content: bytes, systemd: Callable[[], int]) -> tuple[EnvironmentFile, str]:
     """As `read_environment_text`, and why systemd rejects the whole file; an empty string if it does not.
 
@@ -82,6 +86,8 @@ def read_environment_bytes(content: bytes, systemd: Callable[[], int]) -> tuple[
     found = read_environment_text(text, systemd() if _CONTINUED.search(text) else _COMMENTS_END_SINCE)
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return found, "the file is UTF-16, and must be UTF-8"
+    if content and not content.strip(b"\0"):
+        return found, ONLY_NUL
     if b"\0" in content:
         return found, f"line {content.count(bytes([10]), 0, content.index(0)) + 1} contains a NUL byte"
     try:

@@ -61,18 +61,24 @@ class TlsPair:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a certificate says: the DNS names and IP addresses that it is for, its end, whether it signs itself.
+    """What a certificate says: the DNS names and IP addresses that it is for, its period, whether it signs itself.
 
     `sha256` is the fingerprint in hex.
     """
 
     names: tuple[str, ...]
+    not_before: datetime
     not_after: datetime
     is_self_signed: bool
     sha256: str
 
     def __str__(self) -> str:
         return f"{self.names[0] if self.names else 'no name'}, valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
+
+
+def is_valid(not_before: datetime, not_after: datetime, now: datetime) -> bool:
+    """Whether clients accept the period of a certificate. All times have a time zone."""
+    return not_before <= now < not_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +90,6 @@ class Tls:
 
     context: ssl.SSLContext = field(repr=False)
     certificate: Certificate
-
-
-def is_expired(not_after: datetime, now: datetime) -> bool:
-    """Whether clients refuse a certificate because of its end. Both times have a time zone."""
-    return not_after <= now
 
 
 def find_files(values: Mapping[str, str]) -> TlsFiles | None:
@@ -148,7 +149,7 @@ def _read(name: str, path: Path) -> str:
 
 
 def load_pair(pair: TlsPair) -> Tls:
-    """Check that the pair can serve HTTPS. So can an expired certificate: see `Certificate.not_after`.
+    """Check that the pair can serve HTTPS. So can one with a certificate that is not valid now: see `is_valid`.
 
     Raises:
         InputError: it is not in PEM, the key has a passphrase, or the two do not belong together.
@@ -239,6 +240,7 @@ def parse_certificate(pem: str) -> Certificate:
         # What cryptography does not parse before it is read raises these here.
         return Certificate(
             names=_names(found),
+            not_before=found.not_valid_before_utc,
             not_after=found.not_valid_after_utc,
             is_self_signed=found.issuer == found.subject,
             sha256=found.fingerprint(SHA256()).hex(),

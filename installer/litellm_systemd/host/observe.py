@@ -16,7 +16,7 @@ from typing import Any
 from litellm_systemd import contract
 from litellm_systemd.command import run, runtime_argv
 from litellm_systemd.contract import ExitCode
-from litellm_systemd.env.environment_file import read_environment_bytes
+from litellm_systemd.env.environment_file import ONLY_NUL, read_environment_bytes
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import (
     CommandError,
@@ -137,7 +137,9 @@ def read_environment_file(layout: Layout, file: str = Layout.environment_file) -
     try:
         found, rejected = read_environment_bytes(read_regular(path), Systemctl(layout).known_version)
         if rejected:
-            raise InputError(f"{path}: {rejected}", f"Fix it: sudoedit {path}")
+            restore = f"sudo mv {path} {path}.bad && sudo litellmctl doctor --fix"
+            fix = restore if rejected == ONLY_NUL else f"sudoedit {path}"
+            raise InputError(f"{path}: {rejected}", f"Fix it: {fix}")
         for fault in found.faults:
             if fault.is_harmful:
                 raise InputError(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
-from litellm_systemd.env.tls import Tls, TlsPair, is_expired, load_pair
+from litellm_systemd.env.tls import Tls, TlsPair, is_valid, load_pair
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.runtime.channel import (
     Drained,
@@ -258,17 +258,16 @@ class Master:
         """The certificate for the next generation: that of the reload, else the one that is served.
 
         Raises:
-            InputError: the new one cannot be used, or has expired and so is no improvement.
+            InputError: the new one cannot be used, or is not valid now and so is no improvement.
         """
         served = self.current.configuration.tls if self.current else None
         if served is None or self.reloads.pair is None:
             return served  # another protocol on the port needs a restart
-        new = load_pair(self.reloads.pair)
-        if (
-            is_expired(new.certificate.not_after, datetime.now(timezone.utc))
-            and new.certificate != served.certificate
-        ):
-            raise InputError(f"the new certificate has expired: {new.certificate}", "Renew it, and reload again.")
+        new, now = load_pair(self.reloads.pair), datetime.now(timezone.utc)
+        period = new.certificate.not_before, new.certificate.not_after
+        if new.certificate != served.certificate and not is_valid(*period, now):
+            what = "is not valid yet" if now < period[0] else "has expired"
+            raise InputError(f"the new certificate {what}: {new.certificate}", "Renew it, and reload again.")
         return new
 
     def _is_switched(self) -> bool:

@@ -231,6 +231,7 @@ def _build_tls(tls: Tls) -> dict[str, Any]:
     certificate = tls.certificate
     return {
         "names": list(certificate.names),
+        "not_before": round(certificate.not_before.timestamp()),
         "not_after": round(certificate.not_after.timestamp()),
         "sha256": certificate.sha256,
     }
