@@ -134,6 +134,21 @@ def test_server_of_a_model_that_is_down(tmp_path: Path) -> None:
     assert found.remedy.startswith("Start the server of that address, or correct the address; then: ")
 
 
+def test_name_servers_without_an_answer(tmp_path: Path) -> None:
+    """If the name servers have no answer about another provider, they are the evidence, and its host is named."""
+    config = GUARDED.replace("10.0.0.7", "llm.corp.example")
+    message = (
+        "OpenAIException - Connection error. (gaierror: [Errno -3] Temporary failure in name resolution; model m)"
+    )
+    host = Host(tmp_path, f"LiteLLM Proxy: litellm.APIConnectionError: {message}")
+    host.gateway = parse_config(config, "config.yaml")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n", encoding="ascii")
+    (found,) = find(detect_journal_upstream, host)
+    assert "; name servers: 127.0.0.1 (" in found.evidence
+    assert found.remedy.startswith("resolvectl query llm.corp.example ")
+
+
 REJECTED = (
     "LiteLLM Proxy: litellm.AuthenticationError: AuthenticationError: OpenAIException - Incorrect API key provided:"
     " sk-***. (invalid_api_key; model %s)"

@@ -467,8 +467,7 @@ def detect_network_dns(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect endpoints whose name is not resolved, and say which servers should do it."""
     failed = [result.host for result in _test_connections(snapshot).service if result.stage == "name"]
     if failed:
-        etc = snapshot.layout.real("/etc")
-        more, remedy = judge_access(etc) or judge_sources(etc) or judge_resolver(etc / "resolv.conf", failed[0])
+        more, remedy = judge_names(snapshot.layout.real("/etc"), failed[0])
         if _UNKNOWN in more and (name := _variable_with(snapshot, failed[0])):
             edit = f"{snapshot.edit_command(name)} && sudo litellmctl restart"
             remedy = f"{edit}    # correct {name}, or name servers in /etc/resolv.conf that know the host"
@@ -489,6 +488,11 @@ _REMOVE = (
     "sudoedit /etc/resolv.conf    # remove nameserver {silent}, or move it to the end; if another program writes the"
     " file (ls -l /etc/resolv.conf), do so in its settings"
 )
+
+
+def judge_names(etc: Path, host: str) -> tuple[str, str]:
+    """As `judge_resolver`, of all files of the resolver."""
+    return judge_access(etc) or judge_sources(etc) or judge_resolver(etc / "resolv.conf", host)
 
 
 def judge_access(etc: Path) -> tuple[str, str] | None:

@@ -25,7 +25,7 @@ from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError, own_gateway
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
 from litellm_systemd.doctor.check_configuration import CA_VARIABLES
-from litellm_systemd.doctor.check_network import BLOCKING
+from litellm_systemd.doctor.check_network import BLOCKING, judge_names
 from litellm_systemd.doctor.check_unit import CORRECT_LINE, STARTUP_BLOCKERS, control_socket, drop_ins, explain
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -372,6 +372,8 @@ _SETTINGS = {
 }
 #: Those with the address of a server that the service cannot reach, as of asyncio or HOST:PORT.
 _NAMES_ADDRESS = ("guardrail-unreachable", "unreachable")
+#: The error of the resolver if no name server has an answer. A name that does not exist is another one.
+_NO_ANSWER = "Temporary failure in name resolution"
 _ADDRESS = re.compile(r"\('(?P<host>[^']{1,99})', (?P<port>\d{1,5})\)|\b(?P<name>[\w.-]{1,99}):(?P<number>\d{1,5})\b")
 _PORTS = {"http": 80, "https": 443}
 #: The model that a message names at its end, and the parameter with the key of its provider.
@@ -441,6 +443,10 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
             if names and (lines := [each for each in drop_ins(snapshot) if each.name.startswith(names)]):
                 evidence = f"{lines[0].where}: {lines[0].assignment}: {evidence}"
                 remedy = CORRECT_LINE.format(where=lines[0].where)
+            elif group.signature.name == "unreachable" and _NO_ANSWER in group.sample:
+                host = _find_host(snapshot, group.sample)
+                more, remedy = judge_names(snapshot.layout.real("/etc"), host)
+                evidence, remedy = f"{evidence}; {more}", remedy.format(host=host or "HOST")
             elif group.signature.name in _NAMES_ADDRESS and (where := _find_setting(snapshot, group.sample)):
                 evidence = f"{where}: {evidence}"
                 if "Connection refused" in group.sample or "[Errno 111]" in group.sample:
@@ -523,6 +529,17 @@ def _find_setting(snapshot: Snapshot, text: str) -> str:
             url = urlsplit(value)
             if url.hostname and _address(url.hostname, url.port or _PORTS.get(url.scheme, 0)) in found:
                 return where
+    return ""
+
+
+def _find_host(snapshot: Snapshot, text: str) -> str:
+    """The host in the api_base of the model that a message names; empty if it has none, or cannot be known."""
+    group = _MODEL.search(text)
+    with contextlib.suppress(InstallerError, OSError, ValueError):  # as for the keys, or the URL is not valid
+        config = snapshot.gateway
+        for model in (each for each in config.models if group and fnmatchcase(group[1], each.name)):
+            if host := urlsplit(str(config.called_params(model).get("api_base", ""))).hostname:
+                return host
     return ""
 
 
