@@ -147,6 +147,25 @@ def test_a_drop_in_is_blamed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "quote", "blamed"),
+    [
+        (("/etc", "/etc/litellm/x"), "'/etc/litellm/x'", 1),
+        (("/etc /srv", "/var:/etc/litellm"), "/etc/litellm/x can't be read. The service", 1),
+        (("/etc/lite", "/etc/litellm/x.y", "/etc/litellm/x"), "'/etc/litellm/x.'", 2),
+        (("/lib", "-/var/lib/litellm/"), "'/var/lib/litellm/x'", 1),
+        (("/lib", "/var/log", "/var"), "'/var/lib/litellm'", 2),
+        (("/srv/y", "/srv/x:rbind"), "/run/systemd/unit-root/srv/x: No such file", 1),
+        (("yes", "/"), "yes /etc", 0),
+    ],
+)
+def test_the_line_with_the_path_is_blamed(values: tuple[str, ...], quote: str, blamed: int) -> None:
+    """Of several lines the one with the most of a path in the message is named; a part of a name is no path."""
+    known = read_error("PermissionError", ETC).known
+    lines = [UnitLine("a", number, "[Service]", "BindPaths", value) for number, value in enumerate(values)]
+    assert find_blamed(known, lines, quote) == lines[blamed]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "RuntimeError: can't start new thread",

@@ -344,9 +344,16 @@ def _own_frame(text: str, folder: str) -> str:
 def find_blamed(known: KnownError | None, lines: Iterable[UnitLine], quote: str) -> UnitLine | None:
     """The line of a drop-in that may have caused an error, the likeliest of several."""
     related = [each for each in lines if known is not None and each.name in known.settings]
+    return max(related, key=lambda line: _shared_length(line.value, quote), default=None)
 
-    def is_unquoted(line: UnitLine) -> bool:
-        return not any(len(word) > 1 and word.strip("-+:") in quote for word in line.value.split())
 
-    # A line that has a path of the message is the one.
-    return min(related, key=is_unquoted, default=None)
+def _shared_length(value: str, quote: str) -> int:
+    """The length of the longest path in a value that a path of a message is, is below, or ends with."""
+    paths = (path.rstrip("/") for path in re.findall(r"/[^\s:\"']*", value))
+    return max((len(path) for path in paths if _has_path(quote, path)), default=0)
+
+
+def _has_path(quote: str, path: str) -> bool:
+    # systemd may put the root folder of the sandbox before a path.
+    is_below, ends_with = rf"(?<![\w./-]){re.escape(path)}(?![\w-]|\.\w)", rf"{re.escape(path)}(?![\w/-]|\.\w)"
+    return re.search(f"{is_below}|{ends_with}", quote) is not None
