@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,8 +30,10 @@ from litellm_systemd.doctor.check_unit import (
     detect_unit_exit,
     detect_unit_killed,
     detect_unit_line,
+    detect_unit_oom,
     detect_unit_stale,
     detect_unit_start_error,
+    detect_unit_start_limit,
     find_missing_module,
 )
 from litellm_systemd.doctor.engine import DoctorCheck, Finding
@@ -94,6 +97,12 @@ class WithoutEvents(Host):
     """A host whose journal has nothing about the service."""
 
     events: Any = property(Snapshot.require_journal)
+
+
+class WithJournal(Host):
+    """A host whose events are those that systemctl returns."""
+
+    events: Any = Snapshot.events
 
 
 def find(check: DoctorCheck, host: Snapshot) -> list[Finding]:
@@ -302,6 +311,38 @@ def test_failure_without_a_journal(tmp_path: Path, is_between: bool) -> None:
     assert "journald.conf:2: Storage=none" in found.evidence
     assert "/mine.conf:2 LimitNOFILE=48" in found.evidence
     assert found.remedy.startswith("sudoedit journald.conf; sudo litellmctl start")
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_quiet_journal_after_an_earlier_failure(tmp_path: Path, is_stored: bool) -> None:
+    """The error of an earlier start is not that of the last one, which the journal does not have. What systemd itself
+    reports of the last one is judged as before.
+    """
+    host = WithJournal(tmp_path, "OSError: [Errno 24] Too many open files", lines="Group=gone")
+    host.is_active, host.is_root = False, False  # root waits for the journal of this host
+    host.journal_gap = JournalGap("mine.conf:2: LogLevelMax=2", "sudoedit mine.conf")
+    failed = {"Result": "exit-code", "ExecMainStatus": "216", "ActiveState": "failed", "InvocationID": "2"}
+    host.service = {**host.service, **failed}
+    starting = {"MESSAGE_ID": "7d4958e842da4a758f6c1cdc7b36dcc5", "INVOCATION_ID": "2" if is_stored else "1"}
+    ended = {**starting, "MESSAGE_ID": "d9b373ed55a64feb8242e02dbe79a49c", "UNIT_RESULT": "exit-code"}
+    events = (Event(1, "Starting", starting), Event(2, "Failed with result 'exit-code'.", ended))
+    host.systemctl = SimpleNamespace(entries=host.entries, events=lambda *_: events)
+    (found,) = find(detect_unit_exit, host)
+    assert ("Too many open files" in found.evidence) is is_stored
+    assert ("no messages of the service (mine.conf:2: LogLevelMax=2)" in found.evidence) is not is_stored
+    (found,) = find(detect_unit_drop_in, host)
+    assert found.evidence.startswith("/mine.conf:2: Group=gone; ")
+
+
+@pytest.mark.parametrize("result", ["oom-kill", "start-limit-hit"])
+def test_result_without_a_journal(tmp_path: Path, result: str) -> None:
+    """A result of systemd is a failure also without the journal."""
+    host = WithoutEvents(tmp_path)
+    host.is_active, host.journal_gap = False, JournalGap("mine.conf:2: Storage=none", "sudoedit mine.conf")
+    host.service = {**host.service, "Result": result, "ActiveState": "failed"}
+    check = detect_unit_oom if result == "oom-kill" else detect_unit_start_limit
+    (found,) = find(check, host)
+    assert found.outcome is Outcome.FAILED
 
 
 def test_leak_of_open_files(tmp_path: Path) -> None:

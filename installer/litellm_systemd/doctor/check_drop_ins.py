@@ -216,7 +216,7 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
     if found is None or (snapshot.is_active and int(snapshot.service.get("NRestarts") or "0") < _LOOP):
         return
     names = _BY_STATUS.get(found.status, ()) if found.result == "exit-code" else _BY_RESULT.get(found.result, ())
-    if found.result in ("exit-code", "signal") and (control := failed_command(snapshot.events)):
+    if found.result in ("exit-code", "signal") and (control := failed_command(snapshot.known_events)):
         commands = [each for each in drop_ins(snapshot) if each.name in _COMMANDS and not each.value.startswith("-")]
         if commands:
             shown = "; ".join(f"{each.where}: {each.assignment}" for each in commands)

@@ -726,10 +726,10 @@ def detect_unit_start_limit(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect that systemd stopped restarting the service."""
     if snapshot.service.get("ActiveState") != "failed":
         return
-    result = snapshot.service.get("Result", "")
-    if not hit_start_limit(result, snapshot.events):
+    result, events = snapshot.service.get("Result", ""), snapshot.known_events
+    if not hit_start_limit(result, events):
         return
-    last = read_exit(tuple(e for e in snapshot.events if e.fields.get("UNIT_RESULT") != "start-limit-hit"), 0)
+    last = read_exit(tuple(e for e in events if e.fields.get("UNIT_RESULT") != "start-limit-hit"), 0)
     last_exit = f"; last exit: {last}" if last else ""
     evidence = f"Start request repeated too quickly{last_exit}{_last_error(snapshot)}"
     yield START_LIMIT.finding(evidence, actions=(Action(Verb.START, contract.SERVICE),))
@@ -770,10 +770,10 @@ OOM = Cause(
 def detect_unit_oom(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect processes of the service that the OOM killer killed, as far as the kernel notified systemd."""
     since = time.time() - _MAX_AGE
-    kills = [
-        event for event in snapshot.events if event.fields.get("MESSAGE_ID") == _OUT_OF_MEMORY and event.when > since
-    ]
-    if snapshot.service.get("Result") == "oom-kill" or kills:
+    is_result = snapshot.service.get("Result") == "oom-kill"
+    events = snapshot.known_events if is_result else snapshot.events
+    kills = [event for event in events if event.fields.get("MESSAGE_ID") == _OUT_OF_MEMORY and event.when > since]
+    if is_result or kills:
         outcome = Outcome.WARNING if snapshot.is_active else Outcome.FAILED
         last = kills[-1].message if kills else "Result=oom-kill"
         yield OOM.finding(f"{last} (in the last day: {len(kills)})", outcome=outcome)

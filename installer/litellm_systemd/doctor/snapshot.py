@@ -35,6 +35,7 @@ _RECENT = 3600
 PROPERTIES = (
     *("LoadState", "LoadError", "ActiveState", "SubState", "UnitFileState", "FragmentPath", "DropInPaths"),
     *("NeedDaemonReload", "Result", "NRestarts", "MainPID", "ExecMainCode", "ExecMainStatus", "Listen"),
+    "InvocationID",
     *("InactiveExitTimestamp", "StatusText", "InactiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic"),
     *("User", "DynamicUser", "NoNewPrivileges", "ProtectSystem", "CapabilityBoundingSet", "AmbientCapabilities"),
     *("ConditionResult", "ConditionTimestamp", "AssertResult", "AssertTimestamp", "Job"),
@@ -255,15 +256,28 @@ class Snapshot:
 
     @ObservedOnce
     def events(self) -> tuple[Event, ...]:
-        """The last hundred journal entries of systemd about the service since boot, oldest first."""
+        """The last hundred journal entries of systemd about the service since boot, oldest first.
+
+        Raises:
+            Unavailable: the journal lacks messages of the service, and these have nothing from its last start.
+        """
         if self.is_root and not self.is_active:
             sync_journal()
         found = self.systemctl.events(contract.SERVICE, 100)
         if not found and not self.is_root:
             raise PermissionDenied("only root and the group systemd-journal can read the journal")
-        if not found:
+        last_start = self.service.get("InvocationID")
+        if not found or (last_start and all(each.fields.get("INVOCATION_ID") != last_start for each in found)):
             self.require_journal()
         return found
+
+    @property
+    def known_events(self) -> tuple[Event, ...]:
+        """As `events`, but none if the journal lacks them: for checks that also judge systemd's result."""
+        try:
+            return self.events
+        except Unavailable:
+            return ()
 
     @ObservedOnce
     def recent_events(self) -> tuple[LogEvent, ...]:
