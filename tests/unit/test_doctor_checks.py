@@ -107,6 +107,7 @@ from tests.fakes import USER, run_cloud
 
 EXITED = "98e322203f7a4ed290d09fe03c09fe15"
 FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
+STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
 
 
 def event(when: float, message: str, kind: str = "", **fields: str) -> Event:
@@ -137,12 +138,21 @@ def test_the_last_exit_is_read_from_the_journal() -> None:
     assert str(read_exit((*KILLED, *later, *command), 0)) == "a command before or after that of the service failed"
 
 
+def test_a_repaired_start_ends_the_failure() -> None:
+    """A failure counts after a restart by systemd, and not after a start by a user, until the service fails again."""
+    restart = event(105, "Scheduled restart job, restart counter is at 1.", "5eb03494b6584870a536b337290809b3")
+    started = event(110, "Starting", STARTING)
+    assert read_exit((*KILLED, restart, started), 0) == ServiceExit("signal", 9)
+    assert read_exit((*KILLED, started), 0) is None
+    assert read_exit((*KILLED, restart, started, *KILLED, started), 0) is None
+    assert read_exit((*KILLED, started, *KILLED, restart, started), 0) == ServiceExit("signal", 9)
+
+
 def test_failed_command_of_the_last_start() -> None:
     """A command before the service that failed is named, but not one of an earlier start."""
-    starting = "7d4958e842da4a758f6c1cdc7b36dcc5"
-    assert failed_command((event(99, "Starting", starting), *KILLED)) == KILLED[1].message
-    later = (event(200, "Starting", starting), event(201, "Failed with result 'exit-code'.", FAILED, UNIT_RESULT="x"))
-    assert failed_command((event(99, "Starting", starting), *KILLED, *later)) == ""
+    assert failed_command((event(99, "Starting", STARTING), *KILLED)) == KILLED[1].message
+    later = (event(200, "Starting", STARTING), event(201, "Failed with result 'exit-code'.", FAILED, UNIT_RESULT="x"))
+    assert failed_command((event(99, "Starting", STARTING), *KILLED, *later)) == ""
 
 
 @pytest.mark.parametrize(

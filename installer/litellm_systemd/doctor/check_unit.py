@@ -441,9 +441,11 @@ STARTUP_BLOCKERS = (
 )
 _REQUIRES = ("host-systemd-absent", "host-systemd-silent", "files-not-installed", "unit-masked")
 
-#: Message ids of systemd (catalog/systemd.catalog): a process exited; a unit failed; the OOM killer killed a process.
+#: Message ids of systemd (catalog/systemd.catalog): a process exited; a unit failed; systemd restarts it; the OOM
+#: killer killed a process.
 _PROCESS_EXIT = "98e322203f7a4ed290d09fe03c09fe15"
 _FAILURE_RESULT = "d9b373ed55a64feb8242e02dbe79a49c"
+_RESTARTING = "5eb03494b6584870a536b337290809b3"
 _OUT_OF_MEMORY = "fe6faa94e7774663a0da52717891d8ef"
 #: systemd begins to start a unit.
 _STARTING = "7d4958e842da4a758f6c1cdc7b36dcc5"
@@ -498,8 +500,8 @@ _SIGNALS = {int(number): number.name for number in signal.Signals}
 
 
 def read_exit(events: tuple[Event, ...], since: float) -> ServiceExit | None:
-    """The last failure that systemd logged since a Unix time; None if there is none."""
-    found, status = None, 0
+    """The last failure that systemd logged since a Unix time; None without one, or after a start by a user."""
+    found, status, is_restart = None, 0, False
     for event in events:
         kind = event.fields.get("MESSAGE_ID")
         if event.when < since:
@@ -507,9 +509,12 @@ def read_exit(events: tuple[Event, ...], since: float) -> ServiceExit | None:
         if kind == _PROCESS_EXIT and event.message.partition(": ")[2].startswith("Main process"):
             status = int(event.fields.get("EXIT_STATUS", "0"))
         elif kind == _FAILURE_RESULT:
-            found = ServiceExit(event.fields.get("UNIT_RESULT", "unknown"), status)
-        elif kind == _STARTING:  # it may fail before there is a main process
-            status = 0
+            found, is_restart = ServiceExit(event.fields.get("UNIT_RESULT", "unknown"), status), False
+        elif kind == _RESTARTING:
+            is_restart = True
+        elif kind == _STARTING:
+            status = 0  # it may fail before there is a main process
+            found = found if is_restart else None
     return found
 
 
