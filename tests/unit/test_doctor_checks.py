@@ -100,7 +100,7 @@ from litellm_systemd.host.journald import judge_silence
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import render_manifest
 from litellm_systemd.host.state import FileKind, FileState, Record, Verb, folder, link, record_of
-from litellm_systemd.host.systemctl import Event
+from litellm_systemd.host.systemctl import Event, Systemctl
 from litellm_systemd.releases.inventory import Release
 from litellm_systemd.report.report import Outcome
 from tests.fakes import USER, run_cloud
@@ -999,6 +999,32 @@ def test_endpoint_whose_name_does_not_exist(
     assert "name servers: 127.0.0.1 (no such name)" in finding.evidence
     edit = f"sudoedit /etc/litellm/litellm.env && sudo litellmctl restart    # correct {variable}"
     assert finding.remedy.startswith(edit if edits else "resolvectl query vpce-")
+
+
+@pytest.mark.parametrize(
+    ("state", "unmask"),
+    [
+        ("enabled", ""),
+        ("masked", "sudo systemctl unmask systemd-resolved.service && "),
+        ("masked-runtime", "sudo systemctl unmask --runtime systemd-resolved.service && "),
+    ],
+)
+def test_resolver_that_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, unmask: str) -> None:
+    """A resolver that must be started is unmasked first, if it is masked."""
+    monkeypatch.setattr(Systemctl, "show", lambda *_: {"UnitFileState": state})
+    results = ConnectivityResults((ConnectionResult("https://x", "name", "x", "unknown"),), (), inside=False)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    (found,) = findings(detect_network_dns, tmp_path, {"AWS_REGION_NAME": "us-east-1"}, BEDROCK % "x", results)
+    assert found.remedy.startswith(f"{unmask}sudo systemctl enable --now systemd-resolved ")
+
+
+def test_units_that_are_masked_in_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units that are masked, for good or until the next boot, have a command each; others have none."""
+    states = {"a.service": "masked", "b.socket": "masked-runtime", "c.socket": "masked", "d.service": "static"}
+    monkeypatch.setattr(Systemctl, "show", lambda _, unit, *__: {"UnitFileState": states[unit]})
+    expected = "sudo systemctl unmask a.service c.socket && sudo systemctl unmask --runtime b.socket && "
+    assert Systemctl(Layout()).unmask_command(*states) == expected
 
 
 def test_model_and_key_that_aws_rejects(tmp_path: Path) -> None:

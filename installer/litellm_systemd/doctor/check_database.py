@@ -232,11 +232,9 @@ def detect_database_down(snapshot: Snapshot) -> Iterator[Finding]:
     unit = cluster.unit
     found = snapshot.systemctl.show(unit, "ActiveState", "Result")
     state, start = found.get("ActiveState", ""), f"sudo systemctl start {unit}"
-    masked = {each: how for each in (unit, contract.POSTGRES) if (how := _masked(snapshot, each))}
+    masked = [each for each in (unit, contract.POSTGRES) if snapshot.systemctl.unmask_command(each)]
     if masked:
-        runtime = " --runtime" if "masked-runtime" in masked.values() else ""
-        evidence = f"{' and '.join(masked)} is masked"
-        remedy = f"sudo systemctl unmask{runtime} {' '.join(masked)} && {start}"
+        evidence, remedy = f"{' and '.join(masked)} is masked", snapshot.systemctl.unmask_command(*masked) + start
     elif state == "failed":
         evidence = f"{unit} has failed (Result={found.get('Result', '')})"
         remedy = f"{start}    # if it fails again: journalctl -u {unit} -n 30"
@@ -245,12 +243,6 @@ def detect_database_down(snapshot: Snapshot) -> Iterator[Finding]:
     else:
         evidence, remedy = f"{unit} is {state}", start
     yield DOWN.finding(f"{evidence}; {health.error}", remedy=remedy)
-
-
-def _masked(snapshot: Snapshot, unit: str) -> str:
-    """How a unit is masked: "masked", or until the next boot "masked-runtime". Empty if it is not."""
-    state = snapshot.systemctl.show(unit, "UnitFileState").get("UnitFileState", "")
-    return state if state.startswith("masked") else ""
 
 
 REFUSED = Cause(

@@ -471,6 +471,8 @@ def detect_network_dns(snapshot: Snapshot) -> Iterator[Finding]:
         if _UNKNOWN in more and (name := _variable_with(snapshot, failed[0])):
             edit = f"{snapshot.edit_command(name)} && sudo litellmctl restart"
             remedy = f"{edit}    # correct {name}, or name servers in /etc/resolv.conf that know the host"
+        if remedy == _RESOLVED:
+            remedy = f"{snapshot.systemctl.unmask_command('systemd-resolved.service')}{remedy}"
         yield from _failures(snapshot, DNS, "name", more, remedy)
 
 

@@ -88,7 +88,7 @@ def _find_unit(snapshot: Snapshot, redis: Redis) -> tuple[str, str]:
     for unit in contract.REDIS_UNITS:
         found = snapshot.systemctl.show(unit, "LoadState", "ActiveState", "Result", "Id")
         if found.get("LoadState") == "masked":
-            return f"{unit} is masked", f"sudo systemctl unmask {unit} && sudo systemctl start {unit}"
+            return f"{unit} is masked", f"{snapshot.systemctl.unmask_command(unit)}sudo systemctl start {unit}"
         if found.get("LoadState") == "loaded" and found.get("ActiveState") == "active":
             return (
                 f"{unit} is active, on another address",

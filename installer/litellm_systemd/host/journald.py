@@ -57,11 +57,9 @@ def find_gap(layout: Layout, systemctl: Systemctl, service: Mapping[str, str]) -
     if found.get("ActiveState") not in ("active", "activating", "reloading", "refreshing"):
         is_masked = "masked" in (found.get("LoadState"), found.get("UnitFileState"))
         masked = "masked and " if is_masked else ""
-        sockets = "systemd-journald.socket systemd-journald-dev-log.socket"
-        unmask = f"sudo systemctl unmask {JOURNALD} {sockets} && " if is_masked else ""
-        return JournalGap(
-            f"{JOURNALD} is {masked}{found.get('ActiveState')}", f"{unmask}sudo systemctl start {sockets} {JOURNALD}"
-        )
+        units = ("systemd-journald.socket", "systemd-journald-dev-log.socket", JOURNALD)
+        remedy = f"{systemctl.unmask_command(*units)}sudo systemctl start {' '.join(units)}"
+        return JournalGap(f"{JOURNALD} is {masked}{found.get('ActiveState')}", remedy)
     return next(chain(_settings(layout), _unit(layout, service)), None) or _silence(systemctl, service)
 
 

@@ -105,6 +105,15 @@ class Systemctl:
         found = self.show(unit, *names)
         return unit_state_of(unit, found)
 
+    def unmask_command(self, *units: str) -> str:
+        """The commands that unmask units, each followed by ` && `; empty if none is masked."""
+        states = {unit: self.show(unit, "UnitFileState").get("UnitFileState") for unit in units}
+        kinds = {
+            option: " ".join(unit for unit, found in states.items() if found == state)
+            for option, state in (("", "masked"), (" --runtime", "masked-runtime"))
+        }
+        return "".join(f"sudo systemctl unmask{option} {names} && " for option, names in kinds.items() if names)
+
     def sockets(self) -> tuple[tuple[str, str], ...]:
         """The addresses on which systemd listens, each with its socket unit."""
         lines = run(self._argv("list-sockets", "--no-legend", "--full"), check=False).stdout.splitlines()
