@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -176,7 +175,7 @@ def _dropped_file(snapshot: Snapshot) -> Iterator[Finding]:
         path = snapshot.layout.service
         evidence = f"{path} was edited, or replaced by another tool: it has no EnvironmentFile={own}"
         evidence += "" if snapshot.service.get("User") else ", and no User=: the service would run as root"
-        yield replace(UNLOADABLE.finding(evidence, edit=""), remedy=removal(snapshot, path))
+        yield UNLOADABLE.finding(evidence, instead=removal(snapshot, path))
         return
     if own in snapshot.service.get("EnvironmentFiles", ""):
         return
@@ -505,11 +504,9 @@ def detect_configuration_unusable(snapshot: Snapshot) -> Iterator[Finding]:
         and not (reported and item.code == "weak-master-key")
     )
     for text, item in merge_items(errors):
-        finding = UNUSABLE.finding(text, path=item.place.file or path, remedy=item.remedy)
-        if item.code == "no-region":
-            edit = f"{snapshot.edit_command('AWS_REGION_NAME')} && sudo litellmctl restart    # {item.remedy}"
-            finding = replace(finding, remedy=edit)
-        yield finding
+        edit = f"{snapshot.edit_command('AWS_REGION_NAME')} && sudo litellmctl restart    # {item.remedy}"
+        instead = edit if item.code == "no-region" else ""
+        yield UNUSABLE.finding(text, path=item.place.file or path, remedy=item.remedy, instead=instead)
 
 
 def _file_of(error: InstallerError) -> str | None:

@@ -194,11 +194,7 @@ def _loaded(snapshot: Snapshot) -> tuple[str, ...]:
         found = [path for path in snapshot.gateway.other_files if path.is_relative_to(layout.root)]
         included = [f"/{path.relative_to(layout.root)}" for path in found] + _named_modules(snapshot)
     except MissingError as error:
-        included = [
-            path
-            for path in snapshot.records
-            if (str(layout.real(path)) == error.path if error.path else str(layout.real(path)) in error.message)
-        ]
+        included = [path for path in snapshot.records if str(layout.real(path)) == error.path]
     except (InstallerError, OSError):
         included = []
     return (active, *included)
@@ -255,13 +251,12 @@ def detect_files_kind(snapshot: Snapshot) -> Iterator[Finding]:
     for path, record in sorted(snapshot.manifest.items()):
         found = snapshot.file(path)
         if found is not None and found.kind is not record.kind:
-            finding = KIND.finding(f"{path} {describe_drift(found, record)}")
+            remedy = ""
             if path == snapshot.layout.config_link:  # an install does not guess which configuration is meant
                 led = _installed_link(snapshot, path, record)
                 name = "NAME" if led is None else PurePosixPath(led.content.decode()).name
                 remedy = f"sudo litellmctl config use {name}    # and keeps a copy of what is there now"
-                finding = replace(finding, remedy=remedy)
-            yield finding
+            yield KIND.finding(f"{path} {describe_drift(found, record)}", instead=remedy)
 
 
 OPEN = Cause(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timezone
 from urllib.parse import urlsplit
 
@@ -134,14 +133,14 @@ def detect_tls_not_reloaded(snapshot: Snapshot) -> Iterator[Finding]:
     file, current = read_certificate(files.certificate), served(snapshot)
     if file.sha256 != current.sha256 and _judge(file).outcome is not Outcome.FAILED:
         outcome = Outcome.FAILED if _judge(current).outcome is Outcome.FAILED else Outcome.WARNING
-        finding = NOT_RELOADED.finding(f"served: {current}; in {files.certificate}: {file}", outcome=outcome)
+        evidence, remedy = f"served: {current}; in {files.certificate}: {file}", ""
         # With a variable that was changed without an install, a reload helps until the next restart.
         lines = read_unit_lines(snapshot.layout, snapshot.service)
         passed = [each for each in lines if each.value.startswith(f"{TLS_CERTIFICATE}:")]
         if passed and passed[-1].value.replace("%%", "%") != f"{TLS_CERTIFICATE}:{files.certificate}":
-            evidence = f"{passed[-1].where}: the unit passes another file; {finding.evidence}"
-            finding = replace(finding, evidence=evidence, remedy="sudo litellmctl install --installed")
-        yield finding
+            evidence = f"{passed[-1].where}: the unit passes another file; {evidence}"
+            remedy = "sudo litellmctl install --installed"
+        yield NOT_RELOADED.finding(evidence, outcome=outcome, instead=remedy)
 
 
 KEY = Cause(

@@ -12,7 +12,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -54,18 +54,17 @@ def detect_unit_masked(snapshot: Snapshot) -> Iterator[Finding]:
     for name in UNITS:
         unit = snapshot.unit(name)
         if "masked" in (unit.load, unit.enabled):
-            found = MASKED.finding(f"{name}: LoadState={unit.load}, UnitFileState={unit.enabled}", unit=name)
+            evidence, remedy = f"{name}: LoadState={unit.load}, UnitFileState={unit.enabled}", ""
             file = snapshot.file(f"{snapshot.layout.units}/{name}")
             if file is not None and file.kind is FileKind.FILE and not file.content:
-                found = replace(found, evidence=f"{file.path} is empty, as after a power failure: {found.evidence}")
+                evidence = f"{file.path} is empty, as after a power failure: {evidence}"
             if snapshot.file(f"{_MASKS}/{name}") is not None:
-                evidence = f"a generator masks it with {_MASKS}/{name}: {found.evidence}"
+                evidence = f"a generator masks it with {_MASKS}/{name}: {evidence}"
                 remedy = (
                     "grep -o 'systemd.mask=[^ ]*' /proc/cmdline; ls /etc/systemd/system-generators    # remove what"
                     " masks it from the boot loader's configuration, or the generator; then: sudo reboot"
                 )
-                found = replace(found, evidence=evidence, remedy=remedy)
-            yield found
+            yield MASKED.finding(evidence, unit=name, instead=remedy)
 
 
 BAD = Cause(
@@ -183,16 +182,12 @@ def detect_unit_stale(snapshot: Snapshot) -> Iterator[Finding]:
             evidence = f"{unread} is not in DropInPaths of {name}"
         else:
             continue
-        finding, layout = STALE.finding(evidence, actions=reload), snapshot.layout
+        layout, outcome, remedy = snapshot.layout, Outcome.WARNING, ""
         files = (f"/{path.relative_to(layout.root)}" for path in find_drop_ins(layout, name))
         if lost := _lost_variable(snapshot, f"{layout.units}/{name}", *files):
-            finding = replace(
-                finding,
-                evidence=f"{evidence}: so the service lacks {lost}",
-                outcome=Outcome.FAILED,
-                remedy="sudo systemctl daemon-reload && sudo litellmctl restart",
-            )
-        yield finding
+            evidence, outcome = f"{evidence}: so the service lacks {lost}", Outcome.FAILED
+            remedy = "sudo systemctl daemon-reload && sudo litellmctl restart"
+        yield STALE.finding(evidence, outcome=outcome, actions=reload, instead=remedy)
 
 
 def _unread(snapshot: Snapshot, name: str) -> str | None:
@@ -843,14 +838,14 @@ def detect_unit_exit(snapshot: Snapshot) -> Iterator[Finding]:
     found = find_exit(snapshot)
     if found is not None and found.result not in ("signal", "core-dump", "watchdog", "oom-kill", "start-limit-hit"):
         evidence, outcome = _describe(snapshot, found)
-        finding, gap = EXIT.finding(evidence, outcome=outcome), snapshot.journal_gap
+        gap, remedy = snapshot.journal_gap, ""
         limits = [each for each in drop_ins(snapshot) if each.name == "RuntimeMaxSec"]
         if limits and gap is None and any(_RUNTIME_LIMIT in event.message for event in snapshot.events):
             evidence = f"{limits[0].where}: {limits[0].assignment}: the service ran for that long; {evidence}"
-            finding = replace(finding, evidence=evidence, remedy=CORRECT_LINE.format(where=limits[0].where))
+            remedy = CORRECT_LINE.format(where=limits[0].where)
         if gap is not None:
-            finding = replace(finding, remedy=f"{gap.remedy}; sudo litellmctl start    # doctor then finds the cause")
-        yield finding
+            remedy = f"{gap.remedy}; sudo litellmctl start    # doctor then finds the cause"
+        yield EXIT.finding(evidence, outcome=outcome, instead=remedy)
 
 
 NOT_STARTED = Cause(

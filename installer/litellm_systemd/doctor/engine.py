@@ -60,10 +60,12 @@ class Cause:
         outcome: Outcome | None = None,
         actions: tuple[Action, ...] = (),
         subject: str = "",
+        instead: str = "",
         **values: str,
     ) -> Finding:
-        """A finding of this cause; `values` fill the template of the remedy."""
-        return Finding(self, evidence, self.remedy.format_map(values), outcome or self.outcome, actions, subject)
+        """A finding of this cause; `values` fill the template of the remedy, or another remedy is given `instead`."""
+        remedy = instead or self.remedy.format_map(values)
+        return Finding(self, evidence, remedy, outcome or self.outcome, actions, subject)
 
 
 @dataclass(frozen=True, slots=True)
