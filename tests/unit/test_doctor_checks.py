@@ -89,7 +89,7 @@ from litellm_systemd.doctor.check_unit import (
     read_exit,
 )
 from litellm_systemd.doctor.disk_usage import Consumer, cleaner_of, find_consumers
-from litellm_systemd.doctor.engine import DoctorCheck, Finding, run_checks
+from litellm_systemd.doctor.engine import CheckRun, Diagnosis, DoctorCheck, Finding, run_checks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import read_error
 from litellm_systemd.env.settings import parse_dotenv
@@ -1028,13 +1028,19 @@ def test_units_that_are_masked_in_two_ways(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_model_and_key_that_aws_rejects(tmp_path: Path) -> None:
-    """An id of a model that Bedrock does not know is reported with its line, and a rejected key with the file."""
+    """An id of a model that Bedrock does not know is reported once, with its line and the id that was probably meant;
+    a rejected key is reported with the file.
+    """
     with run_cloud() as cloud:
         pair = {"AWS_ACCESS_KEY_ID": USER.access_key, "AWS_SECRET_ACCESS_KEY": USER.secret_key}
         env = {**cloud.environment, **pair, "AWS_REGION_NAME": "us-east-1"}
         (found,) = findings(detect_aws_model_refused, tmp_path, env, BEDROCK % "sonet-5-5")
         assert "/etc/litellm/config.yaml:4: m (us.anthropic.claude-sonet-5-5 in us-east-1)" in found.evidence
-        assert re.match(r"sudoedit \S+/config.yaml && sudo litellmctl reload    # Bedrock has no", found.remedy)
+        meant = "did you mean us.anthropic.claude-sonnet-5-5? Bedrock has no"
+        assert re.match(rf"sudoedit \S+/config.yaml && sudo litellmctl reload    # {re.escape(meant)}", found.remedy)
+        (doubt,) = findings(detect_configuration_doubtful, tmp_path, env, BEDROCK % "sonet-5-5")
+        diagnosis = Diagnosis((CheckRun(found.cause, (found,)), CheckRun(doubt.cause, (doubt,))))
+        assert (diagnosis.causes, diagnosis.consequences) == ((found,), ((doubt, found.cause.id),))
         env["AWS_SECRET_ACCESS_KEY"] = "x" * 40
         (found,) = findings(detect_aws_key, tmp_path, env, BEDROCK % "sonnet-5-5")
         assert found.remedy.startswith("sudoedit /etc/litellm/litellm.env && sudo litellmctl restart    # Copy the")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -137,6 +138,18 @@ def test_two_warnings_about_one_problem() -> None:
     diagnosis = run_checks(SNAPSHOT, (now, log, other))
     assert [(found.subject, name) for found, name in diagnosis.consequences] == [("throttled", "aws-now")]
     assert cause_ids(diagnosis) == ["aws-now", "aws-now", "journal-aws", "journal-aws", "other-log"]
+
+
+def test_a_failure_explains_what_repeats_it() -> None:
+    """A failure explains the findings of a check that repeat it, those about the same problem, and no others."""
+    refused, repeats = cause("aws-refused"), replace(cause("config-doubt"), repeats=("aws-refused",))
+    failed = DoctorCheck(refused, lambda _: iter([refused.finding("e", what="w", subject="unknown")]))
+    doubt = DoctorCheck(
+        repeats, lambda _: (repeats.finding("e", what="w", subject=each) for each in ("unknown", "old", ""))
+    )
+    diagnosis = run_checks(SNAPSHOT, (failed, doubt))
+    assert [(found.subject, name) for found, name in diagnosis.consequences] == [("unknown", "aws-refused")]
+    assert cause_ids(diagnosis) == ["aws-refused", "config-doubt", "config-doubt"]
 
 
 def test_consequences_are_not_causes() -> None:
@@ -354,7 +367,7 @@ def test_definitions_are_consistent() -> None:
     causes = {check.cause.id: check.cause for check in CHECKS}
     assert len(causes) == len(CHECKS) >= 40
     for each in causes.values():
-        assert {*each.requires, *each.skipped_if, *each.caused_by} <= set(causes), each.id
+        assert {*each.requires, *each.skipped_if, *each.caused_by, *each.repeats} <= set(causes), each.id
         assert each.id not in (*each.requires, *each.skipped_if, *each.caused_by)
         assert each.explanation.endswith("."), each.id
     dependencies = {name: {*each.requires, *each.skipped_if} for name, each in causes.items()}

@@ -32,7 +32,7 @@ from litellm_systemd.aws.sources import (
     observe_instance,
     read_service_profile,
 )
-from litellm_systemd.bedrock.models import ENOUGH_TOKENS, Quota, applies_to, has_quota, is_too_small
+from litellm_systemd.bedrock.models import ENOUGH_TOKENS, BedrockId, Quota, applies_to, has_quota, is_too_small
 from litellm_systemd.bedrock.refusals import MODELS, find_refusal
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -41,6 +41,7 @@ from litellm_systemd.env.aws import PROFILE as AWS_PROFILE
 from litellm_systemd.env.aws import ROLE as ROLE_NAME
 from litellm_systemd.errors import InputError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.config_types import Model, Place, Severity
+from litellm_systemd.gateway.installed_litellm import bedrock_models, misspelt_model
 from litellm_systemd.gateway.models import build_served, end_findings
 from litellm_systemd.host.aws_profile import find_key_line
 from litellm_systemd.host.observe import is_booted
@@ -275,7 +276,7 @@ def detect_aws_throttled(snapshot: Snapshot) -> Iterator[Finding]:
 class _TrialCall:
     """The result of one call: `model` as `name (id in region)`, AWS's `refusal`, or the `error` if none came.
 
-    `caller` made it. `place`: where the configuration has the id.
+    `caller` made it. `place`: where the configuration has the id. `meant`: the id that was probably meant.
     """
 
     caller: Caller
@@ -283,6 +284,7 @@ class _TrialCall:
     refusal: str | None
     error: Unavailable | None = None
     place: Place | None = None
+    meant: str = ""
 
     @property
     def is_throttled(self) -> bool:
@@ -291,21 +293,27 @@ class _TrialCall:
 
 def _try_models(snapshot: Snapshot) -> tuple[_TrialCall, ...]:
     calls = [
-        (caller, called, model)
+        (caller, found, model)
         for caller in find_callers(snapshot)
-        for called, model in {each.found.text: each.model for each in caller.models if each.found}.items()
+        for found, model in {
+            each.found.text: (each.found, each.model) for each in caller.models if each.found
+        }.values()
     ]
     with ThreadPoolExecutor(8) as pool:
         return tuple(pool.map(lambda call: _try(snapshot, *call), calls))
 
 
-def _try(snapshot: Snapshot, caller: Caller, called: str, entry: Model) -> _TrialCall:
+def _try(snapshot: Snapshot, caller: Caller, found: BedrockId, entry: Model) -> _TrialCall:
+    called = found.text
     model = f"{entry.name} ({called} in {caller.region})"
 
     def call() -> _TrialCall:
         try:
             place = snapshot.gateway.place((*entry.key, "litellm_params", "model"))
-            return _TrialCall(caller, model, try_model(caller.environ, caller.region, called), place=place)
+            refusal = try_model(caller.environ, caller.region, called)
+            is_unknown = (known := find_refusal(refusal or "")) is not None and known.name == "model-unknown"
+            meant = misspelt_model(found, bedrock_models()) if is_unknown else None
+            return _TrialCall(caller, model, refusal, place=place, meant=meant or "")
         except Unavailable as error:
             return _TrialCall(caller, model, None, Unavailable(f"{model}: {error.message}"))
 
@@ -322,7 +330,7 @@ def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) ->
     for call in calls:
         if call.refusal is not None and call.is_throttled is is_throttled:
             known = find_refusal(call.refusal)
-            kinds.setdefault(known.name if known else call.refusal, []).append(call)
+            kinds.setdefault(f"{known.name if known else call.refusal} {call.meant}", []).append(call)
     for first, *others in kinds.values():
         known = find_refusal(first.refusal or "")
         remedy = known.hint if known else "sudo litellmctl verify    # shows what a client gets"
@@ -333,7 +341,8 @@ def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) ->
             remedy = f"sudoedit {place[0]} && sudo litellmctl restart    # correct the key of the profile"
         elif known in MODELS and first.place is not None and first.place.line is not None:
             evidence = f"{first.place.file}:{first.place.line}: {evidence}"
-            remedy = f"sudoedit {first.place.file} && sudo litellmctl reload    # {remedy}"
+            guess = f"did you mean {first.meant}? " if first.meant else ""
+            remedy = f"sudoedit {first.place.file} && sudo litellmctl reload    # {guess}{remedy}"
         yield cause.finding(evidence, remedy=remedy, subject=known.name if known else "")
     for call in calls:
         if call.error is not None:

@@ -556,6 +556,7 @@ DOUBTFUL = Cause(
     outcome=Outcome.WARNING,
     requires=("files-not-installed", "files-config-gone", "configuration-unusable"),
     caused_by=("network-region",),
+    repeats=("aws-model-refused",),
 )
 
 
@@ -566,7 +567,9 @@ def detect_configuration_doubtful(snapshot: Snapshot) -> Iterator[Finding]:
     warnings = (item for item in items if item.code not in _LACKS and variable_of(snapshot, item) is None)
     for text, item in merge_items(warnings):
         path = item.place.file or snapshot.config_path
-        yield DOUBTFUL.finding(text, path=path, remedy=item.remedy)
+        # That of AWS's refusal.
+        subject = "model-unknown" if item.code == "unknown-model" else ""
+        yield DOUBTFUL.finding(text, path=path, remedy=item.remedy, subject=subject)
 
 
 STALE = Cause(

@@ -28,10 +28,10 @@ class Cause:
     that fixes it, a template for `str.format`. `outcome` is FAILED or WARNING, unless a finding overrides it. `fix`
     describes what `doctor --fix` does; empty if it does nothing.
 
-    Three fields name other causes by id. `requires`: this cause is checked only if those are absent and were checked.
+    Four fields name other causes by id. `requires`: this cause is checked only if those are absent and were checked.
     `skipped_if`: this cause is not checked if one of those is found, but is checked if those could not be checked.
     `caused_by`: if one of those is found, this cause is reported as its consequence. A warning only explains another
-    one about the same `subject`.
+    one about the same `subject`. `repeats`: a finding of one of those explains one of this cause about that subject.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Cause:
     requires: tuple[str, ...] = ()
     skipped_if: tuple[str, ...] = ()
     caused_by: tuple[str, ...] = ()
+    repeats: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -170,7 +171,8 @@ class Diagnosis:
         for run in self.runs:
             cause = _root(run.cause, failed)
             for finding in run.findings:
-                same = (name for name in run.cause.caused_by if (name, finding.subject) in about)
+                others = (*run.cause.caused_by, *run.cause.repeats)
+                same = (name for name in others if (name, finding.subject) in about)
                 yield finding, cause or next(same, "")
 
 
