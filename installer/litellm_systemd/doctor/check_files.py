@@ -82,7 +82,7 @@ def detect_files_unfinished(snapshot: Snapshot) -> Iterator[Finding]:
         raise PermissionDenied("only root can read the manifest of installed files")
     found, holder = read_undo_log(snapshot.layout), find_holder(snapshot.layout)
     if holder is not None and (command := CONTINUE.search(holder)):
-        yield replace(UNFINISHED.finding(holder, outcome=Outcome.WARNING), remedy=command[0])
+        yield UNFINISHED.finding(holder, outcome=Outcome.WARNING, instead=command[0])
     if found is not None and holder is None:
         step = f"; last step: {found.taken[-1]}" if found.taken else ""
         finding = UNFINISHED.finding(f"{snapshot.layout.undo_log} records an unfinished {found.verb}{step}")
