@@ -179,7 +179,7 @@ def test_no_part_of_a_response_lasts_forever(server: Stub, attack: Callable[[Han
     server.faults["*"] = attack
     began = time.monotonic()
     assert request_error(Gateway(server.url, KEY, timeout=0.3)).kind is FailureKind.TIMEOUT
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_a_connection_after_the_timeout(server: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_a_connection_after_the_timeout(server: Stub, monkeypatch: pytest.Monkey
 
     def drip_for_a_while(handler: Handler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
-        for _ in range(60):
+        for _ in range(1200):
             if not handler.server.released.wait(0.05):
                 handler.wfile.write(b"a")
 
@@ -200,7 +200,7 @@ def test_a_connection_after_the_timeout(server: Stub, monkeypatch: pytest.Monkey
     server.faults["*"] = drip_for_a_while
     began = time.monotonic()
     assert request_error(Gateway(server.url, KEY, timeout=0.2)).kind is FailureKind.TIMEOUT
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
 
 
 def test_an_endless_response(server: Stub) -> None:

@@ -60,17 +60,20 @@ class Pair:
         """Whether a model that failed on the first instance gets no request from the second one."""
         first, second = self.both
         wait_for("a failure", lambda: chat(first, KEY, f"pair-{phase}") == 500)
-        time.sleep(1.2)  # LiteLLM reads the cooldowns of others once a second
+        time.sleep(2)  # LiteLLM writes after the answer, and reads the cooldowns of others once a second
         return {chat(second, KEY, f"pair-{phase}") for _ in range(_MANY)} == {200}
 
     def shares_answers(self, phase: str) -> bool:
         """Whether the second instance has the answer of the first one to a request that wants a cached one."""
         first, second = self.both
-        answers = set()
-        for service in (first, first, second):
-            answers.add(ask_cached(service, phase))
+
+        def is_cached() -> bool:
+            answer = ask_cached(first, phase)
             time.sleep(0.3)  # LiteLLM writes after the answer
-        return len(answers) == 1
+            return ask_cached(first, phase) == answer
+
+        wait_for("a cached answer", is_cached)
+        return ask_cached(first, phase) == ask_cached(second, phase)
 
     def await_counting(self, state: str) -> None:
         wait_for(state, lambda: {counting(each) for each in self.both} == {state})

@@ -37,7 +37,7 @@ def start(
     return subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def answers(url: str, process: subprocess.Popen[str], deadline: float = 90) -> bytes:
+def answers(url: str, process: subprocess.Popen[str], deadline: float = 180) -> bytes:
     """Wait for a response of the URL while the process runs."""
     end = time.monotonic() + deadline
     while time.monotonic() < end and process.poll() is None:
@@ -96,7 +96,7 @@ def test_a_container_is_stopped_while_it_starts(tmp_path: Path) -> None:
     process = start(tmp_path, "--no-env-file", variables=variables, prefix=prefix)
     try:
         os.kill(wait_for_runtime(process.pid), signal.SIGTERM)
-        output = process.communicate(timeout=30)[0]
+        output = process.communicate(timeout=60)[0]
     finally:
         process.kill()
     assert (process.returncode, "serving on" in output) == (0, False)
