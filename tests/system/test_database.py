@@ -123,7 +123,7 @@ def test_restarts(make_box: MakeBox, database_image: Image) -> None:
     with loaded(box, clients=4, bearer=virtual) as load:
         ctl(box, "restart")
     assert load.failed == []
-    box.wait_until(lambda: count_paid(box, virtual) == load.answered, 60, "each chat is paid for")
+    box.wait_until(lambda: count_paid(box, virtual) == load.answered, 120, "each chat is paid for")
     engines = len(workers(box))
     box.wait_until(lambda: count_engines(box) == engines, 60, "each worker has one engine")
     box.systemctl("kill", "--signal=SIGKILL", "--kill-who=main", "litellm")

@@ -47,7 +47,7 @@ def test_tracebacks_and_requests(idle_box: Box) -> None:
     set_up(idle_box, "NUM_WORKERS=2\nACCESS_LOG=true\nAPI_DOCS=true\n", CONFIG + CALLBACK)
     start, secret = now(idle_box), key(idle_box)
     with loaded(idle_box) as load:
-        idle_box.wait_until(lambda: load.answered > 200, 60, "some requests")
+        idle_box.wait_until(lambda: load.answered > 200, 180, "some requests")
     idle_box.http("GET", f"http://127.0.0.1:4000/health/liveliness?key={secret}")
     chat(idle_box, bearer="sk-by-mistake-0123456789")
     document = "http://127.0.0.1:4000/openapi.json"

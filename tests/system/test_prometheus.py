@@ -120,7 +120,7 @@ def test_prometheus_scrapes_the_service(idle_box: Box, tmp_path: Path) -> None:
         box.systemctl("reload", "litellm")
         send_requests(box)
         with contextlib.suppress(BoxError):
-            box.wait_until(lambda: without_data(box) <= set(_WITHOUT_DATA), 20, "data in each panel")
+            box.wait_until(lambda: without_data(box) <= set(_WITHOUT_DATA), 60, "data in each panel")
         assert without_data(box) == set(_WITHOUT_DATA)
         [group] = ask(box, "rules")["groups"]
         assert {(rule["name"], rule["health"], rule.get("lastError")) for rule in group["rules"]} == {
