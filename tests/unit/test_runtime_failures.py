@@ -321,6 +321,27 @@ def test_one_line_for_a_request(
     assert {line[:3] for line in lines[1:]} == {"<7>"}
 
 
+@pytest.mark.parametrize(
+    ("code", "count"), [("ExpiredTokenException", 1), ("AccessDeniedException", 2)], ids=["one cause", "two causes"]
+)
+def test_a_model_and_its_fallback_fail(loggers: tuple[logging.Logger, logging.Logger], code: str, count: int) -> None:
+    """Credentials that fail a model and its fallback in one request are reported once, by the proxy."""
+    (router, proxy), reported = loggers, redirect(loggers)
+
+    async def fail() -> None:
+        try:
+            raise aws(403, code, "of the fallback")
+        except Refused as error:
+            router.error("Fallback also failed with: %s", error)
+        try:
+            raise aws(403, "ExpiredTokenException", "of the model")
+        except Refused as error:
+            proxy.exception(INTRODUCTION, "id-3", error, extra={"litellm_call_id": "id-3"})
+
+    asyncio.run(watch({"state": {}}, fail()))
+    assert [each.call for each in reported] == ["id-3", ""][:count]
+
+
 def test_a_long_request_holds_few_failures(loggers: tuple[logging.Logger, logging.Logger]) -> None:
     """A WebSocket that lasts for hours does not hold each failure of its calls until it ends."""
     (router, _), reported = loggers, redirect(loggers)

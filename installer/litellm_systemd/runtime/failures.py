@@ -203,8 +203,10 @@ class Incident:
         """The request has ended: report what the proxy has not reported, the last record of each exception."""
         held, self._held = self._held, []
         self.ended = True
+        # The router logs the failure of a fallback, and the proxy that of the model. Credentials fail both.
+        causes = _CREDENTIALS & {find_code(each) for each in self._reported}
         for error, report in reversed(held):
-            if not self._is_reported(error):
+            if not self._is_reported(error) and find_code(error) not in causes:
                 self._reported.append(error)
                 report()
         CALLS.total += self.is_call
@@ -303,8 +305,7 @@ def build_failure(
     text += f" ({'; '.join(map(_line, details))})" if details else ""
     by_client = not provider and priority != ERROR and (find_status(error) or 500) < 500
     by_own_code = priority == ERROR and bool(place) and _ENDS_REQUEST in message
-    kind = f"{priority} {record.name} {subject}"
-    return Failure(priority, kind, text, " ".join(call.split()), by_client, by_own_code)
+    return Failure(priority, f"{priority} {subject}", text, " ".join(call.split()), by_client, by_own_code)
 
 
 def _line(message: str) -> str:
