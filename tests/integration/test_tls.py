@@ -191,8 +191,8 @@ def test_reload_with_an_unusable_pair(service: HttpsService, fault: str) -> None
     assert done.returncode == 1
     said = {
         "mismatch": "is not that of the certificate in",
-        "expired": "the new certificate has expired",
-        "not valid yet": "the new certificate is not valid yet",
+        "expired": f"clients would refuse the new certificate: {NAME}, expired on ",
+        "not valid yet": f"clients would refuse the new certificate: {NAME}, not valid before ",
     }[fault]
     assert said in done.stderr
     assert service.await_log(said).startswith("<3>reload failed, the previous configuration stays active: ")

@@ -172,6 +172,10 @@ def test_refusals_of_aws_are_known(name: str) -> None:
             "reload failed, the previous certificate stays active: TLS_KEY_FILE=/a.key: No such file or directory.",
             "reload-failed",
         ),
+        (
+            "TLS_CERT_FILE=/etc/a.pem: clients refuse the certificate: a.example, expired on 2026-11-30 12:00 UTC",
+            "certificate-refused",
+        ),
         ("TLS_CERT_FILE has no certificate in PEM. PEM has lines like -----BEGIN", "certificate-unusable"),
         ("the key in TLS_KEY_FILE is not that of the certificate in TLS_CERT_FILE. Name", "certificate-unusable"),
         ("TLS_KEY_FILE=/etc/a.key: Permission denied. Restore the file", "certificate-unusable"),

@@ -25,6 +25,7 @@ from litellm_systemd.errors import InputError, PermissionDenied
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.install.render import render_service, render_verify_service
 from litellm_systemd.report.report import Outcome
+from litellm_systemd.runtime.master.certificate_log import CertificateLog
 from tests.certificates import issue_pair, serving, write_pair
 
 AUTHORITY = trustme.CA()
@@ -267,3 +268,17 @@ def test_end_of_a_certificate(left: timedelta, outcome: Outcome) -> None:
     found = judge_certificate(NOW - timedelta(30), NOW + left, NOW)
     assert found.outcome is outcome
     assert "systemctl reload litellm" in found.hint
+
+
+def test_an_expired_certificate_in_the_journal() -> None:
+    """A certificate that is not valid is an error with file and date at its end or at the start, and then once a day."""
+    certificate = load_pair(PAIR).certificate
+    day, end = timedelta(days=1), f"{certificate.not_after:%Y-%m-%d %H:%M} UTC"
+    errors: list[str] = []
+    log = CertificateLog(errors.append, "TLS_CERT_FILE=/etc/a.pem")
+    for after, count in ((-day, 0), (day, 1), (day * 1.9, 1), (day * 2, 2), (day * 2.1, 2)):
+        log.tick(certificate, certificate.not_after + after)
+        assert len(errors) == count
+        said = certificate.render(certificate.not_after + after)
+        assert said == f"gateway.example, {'expired on' if count else 'valid until'} {end}"
+    assert errors[0] == f"TLS_CERT_FILE=/etc/a.pem: clients refuse the certificate: {said}"

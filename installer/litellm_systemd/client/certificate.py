@@ -6,7 +6,7 @@ import ssl
 from datetime import datetime
 
 from litellm_systemd.env.aws import render_left
-from litellm_systemd.env.tls import WARN_BEFORE, Certificate, is_valid, parse_certificate
+from litellm_systemd.env.tls import WARN_BEFORE, Certificate, parse_certificate, render_period
 from litellm_systemd.report.report import Check, Outcome
 
 #: What makes renewed files take effect.
@@ -29,13 +29,14 @@ def judge_certificate(not_before: datetime, not_after: datetime, now: datetime) 
 
     All times have a time zone.
     """
-    left, end = not_after - now, f"{not_after:%Y-%m-%d %H:%M} UTC"
-    remedy = f"Renew it, then run: {RELOAD}"
+    left, detail = not_after - now, render_period(not_before, not_after, now)
     if now < not_before:
-        begin, here = f"{not_before:%Y-%m-%d %H:%M} UTC", f"{now:%Y-%m-%d %H:%M}"
-        detail = f"not valid before {begin}, and here it is {here}: clients refuse it"
-        return Check("certificate", Outcome.FAILED, detail, f"{CLOCK}; then: {RELOAD}")
-    if not is_valid(not_before, not_after, now):
-        return Check("certificate", Outcome.FAILED, f"expired on {end}: clients refuse it", remedy)
-    detail = f"valid until {end}, {render_left(left)}"
-    return Check("certificate", Outcome.WARNING if left <= WARN_BEFORE else Outcome.OK, detail, remedy)
+        here = f"and it is {now:%Y-%m-%d %H:%M} here"
+        return Check(
+            "certificate", Outcome.FAILED, f"{detail}, {here}: clients refuse it", f"{CLOCK}; then: {RELOAD}"
+        )
+    remedy = f"Renew it, then run: {RELOAD}"
+    if now >= not_after:
+        return Check("certificate", Outcome.FAILED, f"{detail}: clients refuse it", remedy)
+    outcome = Outcome.WARNING if left <= WARN_BEFORE else Outcome.OK
+    return Check("certificate", outcome, f"{detail}, {render_left(left)}", remedy)

@@ -73,12 +73,22 @@ class Certificate:
     sha256: str
 
     def __str__(self) -> str:
-        return f"{self.names[0] if self.names else 'no name'}, valid until {self.not_after:%Y-%m-%d %H:%M} UTC"
+        return self.render(self.not_before)
+
+    def is_valid(self, now: datetime) -> bool:
+        """Whether clients accept its period. `now` has a time zone."""
+        return self.not_before <= now < self.not_after
+
+    def render(self, now: datetime) -> str:
+        """The certificate, as in a sentence, with its state. `now` has a time zone."""
+        return f"{self.names[0] if self.names else 'no name'}, {render_period(self.not_before, self.not_after, now)}"
 
 
-def is_valid(not_before: datetime, not_after: datetime, now: datetime) -> bool:
-    """Whether clients accept the period of a certificate. All times have a time zone."""
-    return not_before <= now < not_after
+def render_period(not_before: datetime, not_after: datetime, now: datetime) -> str:
+    """The period of a certificate, as in a sentence. All times have a time zone."""
+    if now < not_before:
+        return f"not valid before {not_before:%Y-%m-%d %H:%M} UTC"
+    return f"{'valid until' if now < not_after else 'expired on'} {not_after:%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True, slots=True)

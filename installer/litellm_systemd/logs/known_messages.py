@@ -75,6 +75,14 @@ _SERVICE = (
         min_count=0,
     ),
     Signature(
+        "certificate-refused",
+        "service",
+        r"^TLS_CERT_FILE=.{1,400}: clients refuse the certificate: ",
+        "The certificate of the service has expired or is not valid yet, so clients refuse the connection",
+        "renew it, or correct the clock of this host; then: sudo systemctl reload litellm",
+        min_count=0,
+    ),
+    Signature(
         "certificate-unusable",
         "service",
         r"^(?:(?:the key in )?TLS_(?:CERT|KEY)_FILE(?:=| )|OpenSSL refuses the files of TLS_CERT_FILE )",

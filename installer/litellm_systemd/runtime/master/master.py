@@ -14,7 +14,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from litellm_systemd.contract import CONTROL_SOCKET, ExitCode
-from litellm_systemd.env.tls import Tls, TlsPair, is_valid, load_pair
+from litellm_systemd.env.tls import Tls, TlsPair, load_pair
+from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import InputError, InstallerError
 from litellm_systemd.runtime.channel import (
     Drained,
@@ -28,6 +29,7 @@ from litellm_systemd.runtime.channel import (
 from litellm_systemd.runtime.journal import Journal
 from litellm_systemd.runtime.master import status
 from litellm_systemd.runtime.master.blocks import BlockLog
+from litellm_systemd.runtime.master.certificate_log import CertificateLog
 from litellm_systemd.runtime.master.control import ControlClient, ControlSocket, Reloads
 from litellm_systemd.runtime.master.event_loop import EventLoop
 from litellm_systemd.runtime.master.failure_log import FailureLog
@@ -109,6 +111,8 @@ class Master:
         self.refusals = RefusalLog(journal.notice, journal.warning)
         self.blocks = BlockLog(journal.error, journal.warning)
         self._failures = FailureLog(journal.line)
+        name = TLS_CERT_FILE.name
+        self._certificates = CertificateLog(journal.error, f"{name}={os.environ.get(name, '')}")
         self.database = build_database_log(journal.error, journal.notice)
         self.redis = build_redis_log(journal.error, journal.notice, options.workers)
         self._last_number = 0
@@ -264,10 +268,9 @@ class Master:
         if served is None or self.reloads.pair is None:
             return served  # another protocol on the port needs a restart
         new, now = load_pair(self.reloads.pair), datetime.now(timezone.utc)
-        period = new.certificate.not_before, new.certificate.not_after
-        if new.certificate != served.certificate and not is_valid(*period, now):
-            what = "is not valid yet" if now < period[0] else "has expired"
-            raise InputError(f"the new certificate {what}: {new.certificate}", "Renew it, and reload again.")
+        if new.certificate != served.certificate and not new.certificate.is_valid(now):
+            message = f"clients would refuse the new certificate: {new.certificate.render(now)}"
+            raise InputError(message, "Renew it, and reload again.")
         return new
 
     def _is_switched(self) -> bool:
@@ -444,6 +447,8 @@ class Master:
         self.refusals.tick(now)
         self._excuse_pause(now)
         self._failures.tick(now)
+        if self.current is not None and (tls := self.current.configuration.tls) is not None:
+            self._certificates.tick(tls.certificate, datetime.now(timezone.utc))
         if not self.stopping:
             self.database.update((worker.heartbeat.database for worker in self.workers), now)
             self.redis.update((worker.heartbeat.redis for worker in self.workers), now)

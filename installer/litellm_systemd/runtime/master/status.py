@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from litellm_systemd.contract import SERVING_HTTPS
@@ -254,7 +255,8 @@ def _render_serving(master: MasterState, generation: Generation) -> str:
     workers = render_count(size, "worker") if serving == size else f"{serving} of {render_count(size, 'worker')}"
     configuration = generation.configuration
     models = render_count(configuration.models, "model")
-    what = f"{SERVING_HTTPS} ({configuration.tls.certificate})" if configuration.tls else "serving"
+    tls = configuration.tls
+    what = f"{SERVING_HTTPS} ({tls.certificate.render(datetime.now(timezone.utc))})" if tls else "serving"
     return f"{what} on {render_listeners(master.listeners)} with {models}, {workers}"
 
 
