@@ -271,7 +271,7 @@ def test_end_of_a_certificate(left: timedelta, outcome: Outcome) -> None:
 
 
 def test_an_expired_certificate_in_the_journal() -> None:
-    """A certificate that is not valid is an error with file and date at its end or at the start, and then once a day."""
+    """A certificate that is not valid is an error with file and date, at its end or at the start and once a day."""
     certificate = load_pair(PAIR).certificate
     day, end = timedelta(days=1), f"{certificate.not_after:%Y-%m-%d %H:%M} UTC"
     errors: list[str] = []

@@ -31,10 +31,8 @@ def judge_certificate(not_before: datetime, not_after: datetime, now: datetime) 
     """
     left, detail = not_after - now, render_period(not_before, not_after, now)
     if now < not_before:
-        here = f"and it is {now:%Y-%m-%d %H:%M} here"
-        return Check(
-            "certificate", Outcome.FAILED, f"{detail}, {here}: clients refuse it", f"{CLOCK}; then: {RELOAD}"
-        )
+        detail += f", and it is {now:%Y-%m-%d %H:%M} here: clients refuse it"
+        return Check("certificate", Outcome.FAILED, detail, f"{CLOCK}; then: {RELOAD}")
     remedy = f"Renew it, then run: {RELOAD}"
     if now >= not_after:
         return Check("certificate", Outcome.FAILED, f"{detail}: clients refuse it", remedy)
