@@ -206,6 +206,13 @@ BROKEN = {
         "litellmctl config use demo.yml",
         outcome="warning",
     ),
+    "link in place of a file": BrokenHost(
+        f"mkdir /srv/git; mv {CONFIG} /srv/git; ln -s /srv/git/demo.yml {CONFIG}",
+        "files-kind",
+        "is a link, and was a file",
+        f"cp --remove-destination /srv/git/demo.yml {CONFIG} && litellmctl doctor --fix; rm -r /srv/git",
+        outcome="warning",
+    ),
     "state of root": BrokenHost(
         "chown -R root:root /var/lib/litellm",
         "files-owner",

@@ -729,6 +729,25 @@ def test_copy_in_place_of_the_configuration_link(tmp_path: Path) -> None:
     assert found.remedy.startswith("sudo litellmctl config use mine.yml ")
 
 
+def test_remedy_for_a_replaced_file(tmp_path: Path) -> None:
+    """A link to a file becomes a copy of that file; what else is in its place is moved away, and restored."""
+    path = "/etc/litellm/configs/mine.yml"
+    snapshot = make_snapshot(tmp_path, {path: record_of(FileState(path, b""))})
+    own, other = snapshot.layout.real(path), tmp_path / "mine.yml"
+    own.parent.mkdir(parents=True)
+    own.symlink_to(other)
+    for target, command in ((other, f"cp --remove-destination {other} {path}"), (own, f"mv {path} {path}.bad")):
+        if target == own:
+            own.unlink()
+            own.mkdir()
+        else:
+            other.touch()
+        snapshot = Snapshot(snapshot.layout)
+        snapshot.is_root = True
+        (found,) = (each for each in detect_files_kind.detect(snapshot) if isinstance(each, Finding))
+        assert found.remedy == f"sudo {command} && sudo litellmctl doctor --fix"
+
+
 def test_a_missing_file_is_restored_from_its_copy(tmp_path: Path) -> None:
     """A missing file is restored from its copy, a unit also reloads systemd; without a copy nothing is done."""
     lost = FileState("/etc/systemd/system/litellm.service", b"[Unit]\n")

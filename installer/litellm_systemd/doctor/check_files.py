@@ -256,6 +256,11 @@ def detect_files_kind(snapshot: Snapshot) -> Iterator[Finding]:
                 led = _installed_link(snapshot, path, record)
                 name = "NAME" if led is None else PurePosixPath(led.content.decode()).name
                 remedy = f"sudo litellmctl config use {name}    # and keeps a copy of what is there now"
+            elif record.kind is not FileKind.LINK:  # which an install refuses to replace
+                target = snapshot.layout.real(path).resolve()
+                is_same = found.kind is FileKind.LINK and target.is_file() and record.kind is FileKind.FILE
+                move = f"cp --remove-destination {target} {path}" if is_same else f"mv {path} {path}.bad"
+                remedy = f"sudo {move} && sudo litellmctl doctor --fix"
             yield KIND.finding(f"{path} {describe_drift(found, record)}", instead=remedy)
 
 
