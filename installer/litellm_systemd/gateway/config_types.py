@@ -323,6 +323,8 @@ class GatewayConfig:
 
     def _finding(self, severity: Severity, code: str, path: KeyPath, message: str, remedy: str) -> LintFinding:
         place = Place(key=str(path[1])) if path[:1] == (ENVIRONMENT,) else self.place(path) if path else Place()
+        # Both quote values, and each line of a text is an event of the journal.
+        message, remedy = (text.replace("\n", r"\n") for text in (message, remedy))
         return LintFinding(severity, code, place, message, remedy)
 
     def place(self, path: KeyPath) -> Place:
