@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from litellm_systemd.runtime.activity import Activity
+from litellm_systemd.runtime.failures import ERROR, WARNING
 from litellm_systemd.runtime.worker.waiting_code import watch
 
 SCOPE = {"raw_path": b"/v1/chat/completions", "method": "POST", "query_string": b"key=sk-secret"}
@@ -82,11 +83,11 @@ def load(folder: Path) -> Any:
     return SimpleNamespace(**names)
 
 
-def lines_about(*serving: Any, expected: int = 0) -> list[tuple[str, str]]:
+def lines_about(*serving: Any, expected: int = 0) -> list[tuple[int, str, str]]:
     """What is reported about requests, each served by one of the coroutines, until some time after the expected
     lines.
     """
-    lines: list[tuple[str, str]] = []
+    lines: list[tuple[int, str, str]] = []
 
     async def run() -> None:
         activity, loop = Activity(), asyncio.get_running_loop()
@@ -112,22 +113,29 @@ def test_request_that_waits_in_a_hook(tmp_path: Path, way: str) -> None:
     """A request that waits in a hook is reported once, with the line of the user's file and without the prompt."""
     code = load(tmp_path)
     hook = code.Hook().async_pre_call_hook
-    ((where, line),) = lines_about(getattr(code, way)(code.call, hook), expected=1)
-    assert where == f"{tmp_path}/mine.py:7 in ask"
+    ((priority, where, line),) = lines_about(getattr(code, way)(code.call, hook), expected=1)
+    assert (priority, where) == (WARNING, f"{tmp_path}/mine.py:7 in ask")
     assert line == f"{where}: POST /v1/chat/completions has been waiting here for more than 0 s"
+
+
+def test_hook_in_which_each_request_waits(tmp_path: Path) -> None:
+    """The third request that waits in the same line is an error: an operator must act."""
+    code = load(tmp_path)
+    found = lines_about(*(code.serve(code.call, code.Hook().async_pre_call_hook) for _ in range(4)), expected=4)
+    assert [priority for priority, _, _ in found] == [WARNING, WARNING, ERROR, ERROR]
 
 
 def test_hook_that_is_a_task(tmp_path: Path) -> None:
     """A moderation hook, which LiteLLM runs as a task of its own, is found. Each of two requests is reported."""
     code = load(tmp_path)
     found = lines_about(*(code.gathered(code.Hook().async_moderation_hook) for _ in range(2)), expected=2)
-    assert [where for where, _ in found] == [f"{tmp_path}/mine.py:9 in async_moderation_hook"] * 2
+    assert [where for _, where, _ in found] == [f"{tmp_path}/mine.py:9 in async_moderation_hook"] * 2
 
 
 def test_hook_that_polls(tmp_path: Path) -> None:
     """A hook that looks again and again for what does not come is reported."""
     code = load(tmp_path)
-    ((where, _),) = lines_about(code.serve(code.call, code.Hook().polls), expected=1)
+    ((_, where, _),) = lines_about(code.serve(code.call, code.Hook().polls), expected=1)
     assert where == f"{tmp_path}/mine.py:11 in quick"
 
 

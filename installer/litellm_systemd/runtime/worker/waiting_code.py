@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import CoroutineType, FrameType
@@ -15,9 +16,12 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from litellm_systemd.runtime.activity import Frame, unwrap
+from litellm_systemd.runtime.failures import ERROR, WARNING
 
 #: Seconds between two looks at all tasks, and how many looks in a row find code that is reported.
 _INTERVAL, _LOOKS = 10.0, 3
+#: Requests that wait in the same line before this is an error: not one, whose server may have been slow once.
+_REPEATED = 3
 #: Tasks that are read in one turn of the event loop: two milliseconds at most.
 _TURN = 50
 #: What calls the user's code. If that code calls one of these, a model or a client may be slow.
@@ -36,12 +40,13 @@ class Waiting(NamedTuple):
     where: str
 
 
-async def watch(report: Callable[[str, str], object], interval: float = _INTERVAL) -> None:
-    """Call `report` once for each request that waits in the user's code, with the place and one line about it.
+async def watch(report: Callable[[int, str, str], object], interval: float = _INTERVAL) -> None:
+    """Call `report` once for each request that waits in the user's code: with the priority, the place, and one line.
 
     `interval`: seconds between two looks.
     """
     seen: WeakKeyDictionary[Any, tuple[str, int]] = WeakKeyDictionary()
+    reported: Counter[str] = Counter()
     while True:
         await asyncio.sleep(interval)
         before, seen = seen, WeakKeyDictionary()
@@ -56,7 +61,8 @@ async def watch(report: Callable[[str, str], object], interval: float = _INTERVA
             if looks == _LOOKS:
                 seconds = f"{interval * (_LOOKS - 1):.0f} s"
                 line = f"{found.where}: {found.request} has been waiting here for more than {seconds}"
-                report(found.where, line)
+                reported[found.where] += 1
+                report(ERROR if reported[found.where] >= _REPEATED else WARNING, found.where, line)
 
 
 def find_waiting(coroutine: Any) -> Waiting | None:

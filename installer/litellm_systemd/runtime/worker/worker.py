@@ -46,7 +46,6 @@ from litellm_systemd.runtime.http.unknown_keys import UnknownKeys
 from litellm_systemd.runtime.journal import (
     DEBUG,
     NOTICE,
-    WARNING,
     Journal,
     redirect_loggers,
     suppress_cancellation_logs,
@@ -300,8 +299,8 @@ class _Worker:
         self._send_refusals()
         self._channel.send(Drained(self._server.cut, self._server.drain_seconds))
 
-    def _report_waiting(self, where: str, text: str) -> None:
-        self._channel.send(FailureReport(WARNING, f"{WARNING} waiting {where}", text, ""))
+    def _report_waiting(self, priority: int, where: str, text: str) -> None:
+        self._channel.send(FailureReport(priority, f"{priority} waiting {where}", text, ""))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
