@@ -59,7 +59,7 @@ GUESS_KEYS = (
 UNIT = "/etc/systemd/system/litellm.service"
 MARK = "/opt/litellm-systemd/current/release.json"
 PACKAGES = "/opt/litellm-systemd/current/lib/python*/site-packages"
-CONFIG = "/etc/litellm/configs/demo.yml"
+CONFIG, SHARED = "/etc/litellm/configs/demo.yml", "/etc/litellm/configs/shared/routing.yml"
 #: Starts the service, and waits until the start has failed for the first time.
 FAIL = (
     "systemctl restart --no-block litellm;"
@@ -207,10 +207,10 @@ BROKEN = {
         outcome="warning",
     ),
     "link in place of a file": BrokenHost(
-        f"mkdir /srv/git; mv {CONFIG} /srv/git; ln -s /srv/git/demo.yml {CONFIG}",
+        f"mkdir /srv/git; mv {SHARED} /srv/git; ln -s /srv/git/routing.yml {SHARED}",
         "files-kind",
         "is a link, and was a file",
-        f"cp --remove-destination /srv/git/demo.yml {CONFIG} && litellmctl doctor --fix; rm -r /srv/git",
+        f"cp --remove-destination /srv/git/routing.yml {SHARED} && litellmctl doctor --fix; rm -r /srv/git",
         outcome="warning",
     ),
     "state of root": BrokenHost(
