@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,8 @@ def serve_in_container(box: Box) -> None:
         "LITELLM_MASTER_KEY": KEY,
         "PORT": "4100",
         "NUM_WORKERS": "1",
-        "DEREGISTRATION_DELAY": "5",
+        # The second SIGTERM ends it.
+        "DEREGISTRATION_DELAY": "60",
     }
     variables = [f"{name}={value}" for name, value in own.items()]
     volumes = [
@@ -111,12 +111,13 @@ def serve_in_container(box: Box) -> None:
     assert inside[1].split()[-1] == "1"
     # A process whose parent exits belongs to PID 1.
     box.run(("nsenter", f"--target={pid}", "--pid", "sh", "-c", "sleep 0.2 & exit 0"))
-    time.sleep(1)
-    assert "Z" not in box.run(("ps", "--ppid", pid, "-o", "stat=")).stdout
+    children = ("ps", "--ppid", pid, "-o", "comm=")
+    box.wait_until(lambda: "sleep" not in box.run(children).stdout, 30, "it is reaped")
     box.run(("kill", "-TERM", pid))
     # For the delay, readiness asks the load balancer to send nothing, and what arrives is served.
-    box.wait_until(lambda: status() == "503", 4, "readiness answers 503")
+    box.wait_until(lambda: status() == "503", 30, "readiness answers 503")
     assert status("/health/liveliness") == "200"
+    box.run(("kill", "-TERM", pid))
     box.wait_until(lambda: status() == "000", 30, "the port is closed")
     box.wait_until(lambda: box.show("container.service", "SubState")["SubState"] == "exited", 60, "it exits")
     journal = box.journal("container")
