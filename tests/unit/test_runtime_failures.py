@@ -137,7 +137,9 @@ def test_requests_that_own_code_fails() -> None:
     """A request that an exception of the user's code ends is counted. One that survives it, or is refused, is not."""
     error = raise_in("/etc/litellm/mine.py", KeyError("tenant"))
     refusal = raise_in("/etc/litellm/mine.py", HTTPException(400, "no"))
-    assert [build(each).by_own_code for each in (error, refusal, KeyError("tenant"))] == [True, False, False]
+    webhook = raise_in("/etc/litellm/mine.py", ConnectionRefusedError(111, "Connect call failed"))
+    errors = (error, webhook, refusal, KeyError("tenant"))
+    assert [build(each).by_own_code for each in errors] == [True, True, False, False]
     assert not build(error, "Error in post_call_response_headers_hook: 'tenant'").by_own_code
 
 

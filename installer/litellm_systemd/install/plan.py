@@ -320,7 +320,11 @@ def _systemd_actions(
         changed = {file.path for file in writes if _why(file, host) in (NEW, CHANGED) or file.kind is FileKind.LINK}
         if desired.release not in host.releases:
             changed.add(layout.current)  # also if it was damaged and the link stays
-        yield from _restart_or_reload(layout, desired, host, changed, stale=stale)
+        actions = tuple(_restart_or_reload(layout, desired, host, changed, stale=stale))
+        if not actions and desired.running is Running.STARTED and host.unit(contract.SERVICE).active == "activating":
+            # In a loop of restarts: what was repaired shows when it has started.
+            actions = (Action(Verb.START, contract.SERVICE),)
+        yield from actions
 
 
 def _removals(desired: DesiredState, host: HostState) -> Iterable[Action]:

@@ -329,7 +329,7 @@ def _priority(error: BaseException, code: str, *, in_request: bool) -> int:
     if _fetches_for_a_client(error):
         return WARNING
     if _connection_error(error) is not None:  # without a provider, of an API that the configuration does not have
-        return ERROR if provider or not in_request else WARNING
+        return ERROR if provider or not in_request or _find_own_code(error) else WARNING
     if code in _OPERATOR_CODES:
         return ERROR
     if any(type(each).__name__ in _NO_CREDENTIALS for each in _chain(error)):

@@ -39,8 +39,9 @@ CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7
 _LEVELS = {CRITICAL: "CRITICAL", ERROR: "ERROR", WARNING: "WARNING", NOTICE: "INFO", INFO: "INFO", DEBUG: "DEBUG"}
 _COMPONENT = "litellm_systemd.runtime"
 #: Loggers and modules whose messages are logged as information: LiteLLM warns at each start about the sign-in of the
-#: Admin UI, which needs a database, and uvicorn logs that a start failed just before the main process logs the cause.
-_DOWNGRADED = frozenset({("LiteLLM Proxy", "login_throttle"), ("uvicorn.error", "on")})
+#: Admin UI, which needs a database, uvicorn logs that a start failed just before the main process logs the cause, and
+#: LiteLLM that it raises the refusal of a role, which then fails the request.
+_DOWNGRADED = frozenset({("LiteLLM Proxy", "login_throttle"), ("uvicorn.error", "on"), ("LiteLLM", "base_aws_llm")})
 #: The log levels of the priorities of failures.
 _LOGGED = {ERROR: logging.ERROR, WARNING: logging.WARNING, INFO: logging.INFO}
 #: Seconds for which the traceback of a failure is not repeated, and the number of kinds that a process remembers.
