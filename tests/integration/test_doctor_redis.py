@@ -385,6 +385,23 @@ class Nested(Flood):
     first, more = b"*1\r\n", b"*1\r\n" * 2**14
 
 
+class Silent(socketserver.BaseRequestHandler):
+    """Reads a request and closes the connection, as PostgreSQL does with one of Redis."""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+
+
+def test_another_server_on_the_port() -> None:
+    """A server that closes the connection is not Redis, and the port is probably wrong."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        health = redis.observe_redis(Target("127.0.0.1", server.server_address[1]), {})
+        server.shutdown()
+    assert (health.kind, health.variable, health.hint) == ("other", "REDIS_PORT", "Correct host and port.")
+    assert "closes the connection, as Redis does not" in health.error
+
+
 @pytest.mark.parametrize(
     ("handler", "kind", "error"),
     [

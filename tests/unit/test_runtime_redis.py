@@ -97,6 +97,27 @@ def test_no_password_in_a_cause(module: Any) -> None:
     assert "hunter" not in str(litellm_redis.cause())
 
 
+class Closed(socketserver.StreamRequestHandler):
+    """A Redis with a password, before which it answers nothing."""
+
+    def handle(self) -> None:
+        self.connection.recv(65536)
+        self.wfile.write(
+            b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO\r\n"
+        )
+
+
+def test_missing_password_in_a_cause(module: Any) -> None:
+    """If the password is missing, the cause says so, and not how a client would send it."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        cache = module.RedisCache(host="127.0.0.1", port=server.server_address[1])
+        asyncio.run(litellm_redis.check())
+        server.shutdown()
+    assert cache.redis_kwargs.get("password") is None
+    assert litellm_redis.cause() == "it requires a password, and none is set"
+
+
 def test_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Redis there is no state, and lines that could be about it are logged."""
     monkeypatch.setattr(litellm_redis, "_SERVERS", {})

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from litellm_systemd.env.redis import COMPOSE_HINT, Redis
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.env.urls import is_compose_name
-from litellm_systemd.env.variables import REDIS_DB, REDIS_PASSWORD, REDIS_SSL, REDIS_SSL_CA_CERTS, REDIS_USERNAME
+from litellm_systemd.env.variables import (
+    REDIS_DB,
+    REDIS_PASSWORD,
+    REDIS_PORT,
+    REDIS_SSL,
+    REDIS_SSL_CA_CERTS,
+    REDIS_USERNAME,
+)
 from litellm_systemd.errors import InstallerError, RedisError
 
 if TYPE_CHECKING:
@@ -417,6 +424,9 @@ def _explain(redis: Redis, said: str) -> RedisHealth:
         if mismatch:
             cause, remedy = mismatch
             return RedisHealth(cause.format(**facts), remedy, "tls", REDIS_SSL.name)
+    if found is None and "Connection closed" in text:
+        cause = f"what listens on {redis.address} closes the connection, as Redis does not"
+        return RedisHealth(cause, "Correct host and port.", "other", REDIS_PORT.name)
     if found is None:
         return RedisHealth(f"Redis at {redis.address} cannot be used: {text}", "", "other")
     cause, remedy = found.cause, found.remedy

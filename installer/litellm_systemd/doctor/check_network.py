@@ -143,7 +143,7 @@ SOCKET = Cause(
     "litellm.socket has failed, so nothing listens on the port.",
     "{remedy}",
     requires=_PORT_REQUIRES,
-    caused_by=(*STARTUP_BLOCKERS, "unit-start-limit"),
+    caused_by=(*STARTUP_BLOCKERS, "unit-start-limit", "port-address"),
 )
 
 
@@ -213,6 +213,7 @@ def detect_port_mismatch(snapshot: Snapshot) -> Iterator[Finding]:
     )
 
 
+_IPV6_OFF = Path("/proc/sys/net/ipv6/conf/all/disable_ipv6")
 ADDRESS = Cause(
     "port-address",
     "HOST is not an address of this machine, so no client can connect to the service.",
@@ -231,7 +232,9 @@ def detect_port_address(snapshot: Snapshot) -> Iterator[Finding]:
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
-            yield ADDRESS.finding(f"{snapshot.dotenv.where(variables.HOST.name)}: HOST={host}")
+            is_off = ":" in host and _IPV6_OFF.is_file() and _IPV6_OFF.read_text(encoding="ascii").strip() == "1"
+            more = f"; IPv6 is turned off ({_IPV6_OFF} is 1)" if is_off else ""
+            yield ADDRESS.finding(f"{snapshot.dotenv.where(variables.HOST.name)}: HOST={host}{more}")
 
 
 #: Seconds for each of the two tests, including the start of Python.

@@ -351,7 +351,7 @@ _LITELLM = (
         r"|Redis(?:Cache|\.set|\.get|.{0,200} connect).{0,200}(?:error|exception|refused)"
         r"|OOM command not allowed|write against a read only replica|MISCONF Redis|Redis is loading the dataset",
         "Redis did not respond, or refused the service: limits, cooldowns and cached responses were not shared",
-        "sudo litellmctl status",
+        "sudo litellmctl doctor",
         min_count=3,
     ),
     Signature(

@@ -35,6 +35,8 @@ _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 #: What a check writes, and for how many milliseconds. A server that is full or read-only answers a PING.
 _KEY, _LIFETIME = "litellm-systemd:check", 60_000
 _SILENT = f"no answer within {_CHECK_TIMEOUT:g} s"
+#: What Redis says to a client without a password.
+_NO_PASSWORD = re.compile("NOAUTH|HELLO must be called with the client already authenticated")
 #: The calls that block the event loop. LiteLLM's breaker does not know of them, and each does without Redis.
 _BLOCKING: Mapping[str, Callable[[], Any]] = {
     "get_cache": lambda: None,
@@ -255,4 +257,6 @@ def _describe(error: BaseException) -> str:
     kind, text = type(error).__name__, first_line(str(error))
     if "timeout" in kind.lower() or not text:
         return _SILENT if "timeout" in kind.lower() else kind
+    if _NO_PASSWORD.search(text):
+        return "it requires a password, and none is set"
     return text if kind == "ConnectionError" else f"{text.rstrip('.')} ({kind})"
