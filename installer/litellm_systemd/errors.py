@@ -7,6 +7,8 @@ import signal
 
 from litellm_systemd.contract import ExitCode
 
+#: Restores an installed file from its copy, after what is in its place was moved away.
+RESTORE = "sudo mv {path} {path}.bad && sudo litellmctl doctor --fix"
 #: For a release that can no longer run: litellmctl is one of its programs. units/litellmctl.j2 prints it as well.
 REINSTALL = (
     "/usr/bin/python3 -m venv DIR && DIR/bin/pip install litellm-systemd"

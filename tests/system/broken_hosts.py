@@ -92,6 +92,9 @@ BROKEN = {
         outcome="warning",
     ),
     "loopback down": BrokenHost("ip link set lo down", "host-loopback", "without IFF_UP", "ip link set lo up"),
+    "loopback without its address": BrokenHost(
+        "ip address delete 127.0.0.1/8 dev lo", "host-loopback", "127.0.0.1", "ip address add 127.0.0.1/8 dev lo"
+    ),
     "read-only /etc": BrokenHost(
         "mount --bind /etc /etc && mount -o remount,ro,bind /etc",
         "host-read-only",
@@ -210,7 +213,7 @@ BROKEN = {
         f"mkdir /srv/git; mv {SHARED} /srv/git; ln -s /srv/git/routing.yml {SHARED}",
         "files-kind",
         "is a link, and was a file",
-        f"cp --remove-destination /srv/git/routing.yml {SHARED} && litellmctl doctor --fix; rm -r /srv/git",
+        f"rm {SHARED} && cp -a /srv/git/routing.yml {SHARED} && litellmctl doctor --fix; rm -r /srv/git",
         outcome="warning",
     ),
     "state of root": BrokenHost(

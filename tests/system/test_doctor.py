@@ -109,7 +109,7 @@ def test_drop_ins_that_prevent_the_start(host: Box) -> None:
         assert (found["id"], found["outcome"]) == (cause, "failed")
         assert found["seen"].startswith(f"{DROP_INS}/mine.conf:3: {lines[1]}")
     journald = host.show("systemd-journald", "MainPID")["MainPID"]
-    late = f"kill -STOP {journald}; {FAIL}; kill -CONT {journald}"
+    late = f"kill -STOP {journald}; {FAIL}; kill -CONT {journald}; journalctl --sync"
     sh(host, f"{drop_in('LoadCredential=mine:/etc/none')}; {late}")
     status = host.run((OURS, "status"), check=False).stdout
     assert f"{DROP_INS}/mine.conf:2: LoadCredential=mine:/etc/none: A file or secret that the unit names" in status

@@ -131,11 +131,12 @@ def test_the_last_exit_is_read_from_the_journal() -> None:
     assert read_exit((*KILLED, *later), 0) == ServiceExit("exit-code", 78)
     assert read_exit(KILLED, 150) is None
     command = (
-        event(300, "Starting", "7d4958e842da4a758f6c1cdc7b36dcc5"),
+        event(300, "Starting", STARTING),
         event(301, "Control process exited, code=exited, status=1/FAILURE", EXITED, EXIT_STATUS="1"),
         event(302, "Failed with result 'exit-code'.", FAILED, UNIT_RESULT="exit-code"),
     )
-    assert str(read_exit((*KILLED, *later, *command), 0)) == "a command before or after that of the service failed"
+    said = "another command of the unit failed, such as ExecStartPre="
+    assert str(read_exit((*KILLED, *later, *command), 0)) == said
 
 
 def test_a_repaired_start_ends_the_failure() -> None:
@@ -144,6 +145,7 @@ def test_a_repaired_start_ends_the_failure() -> None:
     started = event(110, "Starting", STARTING)
     assert read_exit((*KILLED, restart, started), 0) == ServiceExit("signal", 9)
     assert read_exit((*KILLED, started), 0) is None
+    assert read_exit((*KILLED, restart, started, started), 0) is None
     assert read_exit((*KILLED, restart, started, *KILLED, started), 0) is None
     assert read_exit((*KILLED, started, *KILLED, restart, started), 0) == ServiceExit("signal", 9)
 
@@ -736,7 +738,10 @@ def test_remedy_for_a_replaced_file(tmp_path: Path) -> None:
     own, other = snapshot.layout.real(path), tmp_path / "mine.yml"
     own.parent.mkdir(parents=True)
     own.symlink_to(other)
-    for target, command in ((other, f"cp --remove-destination {other} {path}"), (own, f"mv {path} {path}.bad")):
+    for target, command in (
+        (other, f"sudo rm {path} && sudo cp -a {other} {path}"),
+        (own, f"sudo mv {path} {path}.bad"),
+    ):
         if target == own:
             own.unlink()
             own.mkdir()
@@ -745,7 +750,7 @@ def test_remedy_for_a_replaced_file(tmp_path: Path) -> None:
         snapshot = Snapshot(snapshot.layout)
         snapshot.is_root = True
         (found,) = (each for each in detect_files_kind.detect(snapshot) if isinstance(each, Finding))
-        assert found.remedy == f"sudo {command} && sudo litellmctl doctor --fix"
+        assert found.remedy == f"{command} && sudo litellmctl doctor --fix"
 
 
 def test_a_missing_file_is_restored_from_its_copy(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from litellm_systemd.doctor.check_files import detect_files_unfinished
+from litellm_systemd.doctor.check_files import detect_files_suspended
 from litellm_systemd.doctor.engine import Finding
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import Busy
@@ -75,13 +75,12 @@ def test_suspended_run(tmp_path: Path) -> None:
         os.kill(holder.pid, signal.SIGSTOP)
         os.waitpid(holder.pid, os.WUNTRACED)
         found = find_holder(layout)
-        (finding,) = detect_files_unfinished.detect(snapshot)
+        (finding,) = detect_files_suspended.detect(snapshot)
     finally:
         holder.kill()
     assert isinstance(finding, Finding)
-    assert (finding.evidence, finding.remedy) == (found, f"sudo kill -CONT {holder.pid}")
-    assert found is not None
-    assert found.endswith(f"is suspended, as by Ctrl-Z (sudo kill -CONT {holder.pid} continues it)")
+    assert (finding.evidence, finding.remedy) == (str(found), f"sudo kill -CONT {holder.pid}")
+    assert finding.evidence.endswith(f"is suspended, as by Ctrl-Z (sudo kill -CONT {holder.pid} continues it)")
 
 
 def test_lock_of_a_killed_process(tmp_path: Path) -> None:
@@ -163,7 +162,7 @@ def test_dead_holder_is_not_named(tmp_path: Path) -> None:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(Busy) as refused, hold_lock(layout, "uninstall"):
             pass
-        assert find_holder(layout) == refused.value.message == "another litellmctl is running"
+        assert str(find_holder(layout)) == refused.value.message == "another litellmctl is running"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the holder is a process of root")

@@ -419,17 +419,22 @@ def test_a_process_that_systemd_has_forked_and_that_has_exited() -> None:
         (
             "LiteLLM Proxy: litellm.Timeout: APITimeoutError - Request timed out. Error_str: Request timed out."
             " (ConnectTimeout: Connection timeout to host http://192.0.2.1/chat/completions; model gpt)",
-            "upstream/silent-provider",
+            "litellm/connect-timeout",
         ),
         (
             "LiteLLM Proxy: litellm.Timeout: Connection timed out. Timeout passed=Timeout(timeout=3.0),"
             " time taken=3.02 seconds (ConnectTimeout: Connection timeout to host https://bedrock.x/y; model a)",
-            "upstream/silent-provider",
+            "litellm/connect-timeout",
         ),
         (
             "LiteLLM Proxy: litellm.Timeout: Connection timed out. Timeout passed=Timeout(timeout=3.0),"
             " time taken=3.02 seconds (ReadTimeout: Timeout on reading data from socket; model claude)",
             "litellm/request-timeout",
+        ),
+        (
+            "LiteLLM Proxy: Presidio PII analysis failed (ConnectTimeout: Connection timeout to host"
+            " http://10.0.0.1:5002/analyze; guardrail presidio)",
+            "litellm/guardrail-unreachable",
         ),
         ("LiteLLM Proxy: litellm.APIConnectionError: The config profile (wrok) could not be found", "aws/no-profile"),
         (

@@ -119,10 +119,26 @@ def test_request_that_waits_in_a_hook(tmp_path: Path, way: str) -> None:
 
 
 def test_hook_in_which_each_request_waits(tmp_path: Path) -> None:
-    """The third request that waits in the same line is an error: an operator must act."""
+    """The third request that waits in the same line is an error: an operator must act. Single ones are warnings."""
     code = load(tmp_path)
     found = lines_about(*(code.serve(code.call, code.Hook().async_pre_call_hook) for _ in range(4)), expected=4)
     assert [priority for priority, _, _ in found] == [WARNING, WARNING, ERROR, ERROR]
+    priorities: list[int] = []
+
+    async def wait_now_and_then() -> None:
+        activity, loop = Activity(), asyncio.get_running_loop()
+        activity.start(loop)
+        watching = loop.create_task(watch(lambda priority, *_: priorities.append(priority), 0.05))
+        for count in range(1, 4):
+            request = loop.create_task(activity.record(SCOPE, code.serve(code.call, code.Hook().async_pre_call_hook)))
+            while len(priorities) < count:
+                await asyncio.sleep(0.05)
+            request.cancel()
+            await asyncio.sleep(0.3)
+        watching.cancel()
+
+    asyncio.run(asyncio.wait_for(wait_now_and_then(), 60))
+    assert priorities == [WARNING] * 3
 
 
 def test_hook_that_is_a_task(tmp_path: Path) -> None:

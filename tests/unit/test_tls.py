@@ -265,9 +265,17 @@ def test_missing_and_large_files(tmp_path: Path) -> None:
 )
 def test_end_of_a_certificate(left: timedelta, outcome: Outcome) -> None:
     """A certificate is a warning 14 days before its end, and a failure after it."""
-    found = judge_certificate(NOW - timedelta(30), NOW + left, NOW)
+    found = judge_certificate(NOW - timedelta(60), NOW + left, NOW)
     assert found.outcome is outcome
     assert "systemctl reload litellm" in found.hint
+
+
+def test_end_of_a_certificate_for_days() -> None:
+    """A certificate that is valid for six days is a warning in its last two only."""
+    outcomes = [
+        judge_certificate(NOW - timedelta(6 - left), NOW + timedelta(left), NOW).outcome for left in (5, 3, 1)
+    ]
+    assert outcomes == [Outcome.OK, Outcome.OK, Outcome.WARNING]
 
 
 def test_an_expired_certificate_in_the_journal() -> None:
@@ -281,4 +289,7 @@ def test_an_expired_certificate_in_the_journal() -> None:
         assert len(errors) == count
         said = certificate.render(certificate.not_after + after)
         assert said == f"gateway.example, {'expired on' if count else 'valid until'} {end}"
+    # The clock was ahead, and has been corrected.
+    log.tick(certificate, certificate.not_after + day)
+    assert len(errors) == 3
     assert errors[0] == f"TLS_CERT_FILE=/etc/a.pem: clients refuse the certificate: {said}"

@@ -25,7 +25,7 @@ def served_certificate(host: str, port: int, timeout: float) -> Certificate:
 
 
 def judge_certificate(not_before: datetime, not_after: datetime, now: datetime) -> Check:
-    """Check the period of a certificate: a warning in its last 14 days, a failure outside of it.
+    """Check the period of a certificate: a warning in its last 14 days or third, a failure outside of it.
 
     All times have a time zone.
     """
@@ -36,5 +36,6 @@ def judge_certificate(not_before: datetime, not_after: datetime, now: datetime) 
     remedy = f"Renew it, then run: {RELOAD}"
     if now >= not_after:
         return Check("certificate", Outcome.FAILED, f"{detail}: clients refuse it", remedy)
-    outcome = Outcome.WARNING if left <= WARN_BEFORE else Outcome.OK
+    is_near = left <= min(WARN_BEFORE, (not_after - not_before) / 3)
+    outcome = Outcome.WARNING if is_near else Outcome.OK
     return Check("certificate", outcome, f"{detail}, {render_left(left)}", remedy)

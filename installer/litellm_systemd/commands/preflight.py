@@ -251,8 +251,8 @@ def require_tls(dotenv: Dotenv, settings: Settings, now: datetime) -> tuple[str,
     end = judge_certificate(certificate.not_before, certificate.not_after, now)
     if end.outcome is Outcome.FAILED:
         raise InputError(
-            f"{dotenv.where(TLS_CERT_FILE.name)}: the certificate in {files.certificate} {end.detail}",
-            "Renew it, or correct the clock of this host; then install.",
+            f"{dotenv.where(TLS_CERT_FILE.name)}: the certificate in {files.certificate} is refused: {end.detail}",
+            "Renew it, or correct the clock of this host (timedatectl); then install.",
         )
     warnings = [f"The certificate is {end.detail}. {end.hint}"] if end.outcome is Outcome.WARNING else []
     if not certificate.names:

@@ -343,7 +343,9 @@ def _certificate(runtime: dict[str, Any]) -> tuple[Check, ...]:
     if not served:
         return ()
     # A service of an earlier version does not say from when it is valid.
-    begin, end = (datetime.fromtimestamp(served.get(name, 0), timezone.utc) for name in ("not_before", "not_after"))
+    begin, end = (
+        datetime.fromtimestamp(each, timezone.utc) for each in (served.get("not_before", 0), served["not_after"])
+    )
     return (judge_certificate(begin, end, datetime.now(timezone.utc)),)
 
 

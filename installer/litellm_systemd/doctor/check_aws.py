@@ -128,6 +128,7 @@ PROFILE = Cause(
     " cannot read them: every call fails.",
     "{edit}    # {found}",
     requires=_CONFIGURED,
+    caused_by=("environment-file",),
 )
 
 

@@ -19,7 +19,7 @@ from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.service_credential import CREDENTIALS_FOLDER, add_secrets
 from litellm_systemd.env.tls import ca_trouble
 from litellm_systemd.env.variables import HOST, MASTER_KEY, METRICS, PORT, SHORT_KEY
-from litellm_systemd.errors import InputError, InstallerError, MissingError, PermissionDenied, Unavailable
+from litellm_systemd.errors import RESTORE, InputError, InstallerError, MissingError, PermissionDenied, Unavailable
 from litellm_systemd.gateway.callbacks import CALLBACK_SETTINGS
 from litellm_systemd.gateway.config import ConfigError, LintFinding, Severity, lint
 from litellm_systemd.gateway.config_types import REFERENCE
@@ -161,7 +161,7 @@ def detect_environment_unloadable(snapshot: Snapshot) -> Iterator[Finding]:
         edit = edit_command(path)
         # `--fix` restores it from the copy that litellmctl keeps.
         if path == each.path and (each.is_folder or each.reason == ONLY_NUL):
-            edit = f"sudo mv {path} {path}.bad && sudo litellmctl doctor --fix"
+            edit = RESTORE.format(path=path)
         yield UNLOADABLE.finding(f"{where}EnvironmentFile={each.path}: {each.reason}", edit=edit)
     yield from _dropped_file(snapshot)
 
@@ -421,6 +421,7 @@ ENVIRONMENT_STALE = Cause(
     # Those that judge the environment of the next start: their remedy changes it, and ends with a restart.
     caused_by=(
         "files-unfinished",
+        "files-suspended",
         *("environment-syntax", "environment-unloadable", "environment-file", "environment-credentials"),
         *("environment-secrets", "port-address", "network-region", "network-proxy"),
         *("aws-key", "aws-profile", "aws-role", "aws-identity"),
@@ -578,7 +579,10 @@ STALE = Cause(
     "sudo systemctl reload litellm",
     outcome=Outcome.WARNING,
     requires=("host-systemd-absent", "host-systemd-silent", "configuration-unusable", "service-silent"),
-    caused_by=("files-unfinished",),
+    caused_by=(
+        "files-unfinished",
+        "files-suspended",
+    ),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -14,11 +15,12 @@ from litellm_systemd import contract
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.variables import HIDDEN
-from litellm_systemd.errors import REINSTALL, InputError, InstallerError, MissingError, PermissionDenied
+from litellm_systemd.errors import REINSTALL, RESTORE, InputError, InstallerError, MissingError, PermissionDenied
+from litellm_systemd.gateway.config import real_path
 from litellm_systemd.gateway.python_files import find_references, module_file
 from litellm_systemd.host.acl import is_allowed
 from litellm_systemd.host.files import group_exists, read_names, read_numbered_lines, user_exists
-from litellm_systemd.host.install_lock import CONTINUE, find_holder
+from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.observe import observe_releases
 from litellm_systemd.host.sandbox import has_own_sandbox
@@ -69,7 +71,7 @@ def detect_files_manifest(snapshot: Snapshot) -> Iterator[Finding]:
 
 UNFINISHED = Cause(
     "files-unfinished",
-    "A change was interrupted, by a kill, a power failure or Ctrl-Z: some files are new, others old.",
+    "A change was interrupted by a kill or a power failure: some files are new, others old.",
     f"{FIX}    # rolls back what was interrupted, or completes it",
     fix="rolls back the interrupted change, or completes it",
 )
@@ -77,18 +79,31 @@ UNFINISHED = Cause(
 
 @detects(UNFINISHED)
 def detect_files_unfinished(snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a change that was interrupted or suspended: no process is working on it."""
+    """Detect a change that was interrupted and that no process is working on."""
     if not snapshot.is_root:
         raise PermissionDenied("only root can read the manifest of installed files")
-    found, holder = read_undo_log(snapshot.layout), find_holder(snapshot.layout)
-    if holder is not None and (command := CONTINUE.search(holder)):
-        yield UNFINISHED.finding(holder, outcome=Outcome.WARNING, instead=command[0])
-    if found is not None and holder is None:
+    found = read_undo_log(snapshot.layout)
+    if found is not None and find_holder(snapshot.layout) is None:
         step = f"; last step: {found.taken[-1]}" if found.taken else ""
         finding = UNFINISHED.finding(f"{snapshot.layout.undo_log} records an unfinished {found.verb}{step}")
         if found.manifest is None and found.verb not in ("uninstall", "doctor --fix", "change"):
             finding = replace(finding, remedy=f"{finding.remedy}; then again: sudo litellmctl {found.verb}")
         yield finding
+
+
+SUSPENDED = Cause(
+    "files-suspended",
+    "A command was suspended in its terminal. It holds the lock, so that no other one can change anything.",
+    "{remedy}",
+)
+
+
+@detects(SUSPENDED)
+def detect_files_suspended(snapshot: Snapshot) -> Iterator[Finding]:
+    """Detect a suspended process that holds the install lock."""
+    holder = find_holder(snapshot.layout)
+    if holder is not None and holder.remedy:
+        yield SUSPENDED.finding(str(holder), remedy=holder.remedy)
 
 
 RELEASE = Cause(
@@ -119,7 +134,7 @@ GONE = Cause(
     "sudo litellmctl {verb}",
     fix="restores it from the copy that litellmctl keeps, or recreates the link",
     requires=("files-not-installed",),
-    caused_by=("host-unmounted", "files-unfinished"),
+    caused_by=("host-unmounted", "files-unfinished", "files-suspended"),
 )
 
 
@@ -257,10 +272,10 @@ def detect_files_kind(snapshot: Snapshot) -> Iterator[Finding]:
                 name = "NAME" if led is None else PurePosixPath(led.content.decode()).name
                 remedy = f"sudo litellmctl config use {name}    # and keeps a copy of what is there now"
             elif record.kind is not FileKind.LINK:  # which an install refuses to replace
-                target = snapshot.layout.real(path).resolve()
-                is_same = found.kind is FileKind.LINK and target.is_file() and record.kind is FileKind.FILE
-                move = f"cp --remove-destination {target} {path}" if is_same else f"mv {path} {path}.bad"
-                remedy = f"sudo {move} && sudo litellmctl doctor --fix"
+                target = real_path(snapshot.layout.real(path))
+                is_same = target.is_file() if record.kind is FileKind.FILE else target.is_dir()
+                copy = f"sudo rm {path} && sudo cp -a {shlex.quote(str(target))} {path} && {FIX}"
+                remedy = copy if found.kind is FileKind.LINK and is_same else RESTORE.format(path=path)
             yield KIND.finding(f"{path} {describe_drift(found, record)}", instead=remedy)
 
 
@@ -299,6 +314,7 @@ UNREADABLE = Cause(
     "{remedy}",
     fix="restores the installed mode and owner",
     requires=("files-not-installed", "files-user-gone"),
+    caused_by=("release-damaged",),
 )
 
 
@@ -382,7 +398,7 @@ ACCESS = Cause(
     outcome=Outcome.WARNING,
     fix="restores the installed mode and owner",
     requires=("files-not-installed", "files-manifest"),
-    caused_by=("files-unfinished", "files-user-gone", "files-unreadable"),
+    caused_by=("files-unfinished", "files-suspended", "files-user-gone", "files-unreadable"),
 )
 
 

@@ -10,6 +10,7 @@ import base64
 import http.client
 import os
 import re
+import socket
 import ssl
 import stat
 import time
@@ -104,8 +105,9 @@ def detect_host_systemd_old(snapshot: Snapshot) -> Iterator[Finding]:
 
 LOOPBACK = Cause(
     "host-loopback",
-    "The loopback interface is down: no program of this host connects to 127.0.0.1, where the service listens.",
-    "sudo ip link set lo up",
+    "The loopback interface is down, or has no address: no program of this host connects to 127.0.0.1, where the"
+    " service listens.",
+    "sudo {command}",
 )
 #: <net/if.h>
 _IFF_UP = 0x1
@@ -113,10 +115,17 @@ _IFF_UP = 0x1
 
 @detects(LOOPBACK)
 def detect_host_loopback(_snapshot: Snapshot) -> Iterator[Finding]:
-    """Detect a loopback interface that is not up."""
+    """Detect a loopback interface that is not up, or lost its address."""
     flags = Path("/sys/class/net/lo/flags").read_text(encoding="ascii").strip()
     if not int(flags, 16) & _IFF_UP:
-        yield LOOPBACK.finding(f"/sys/class/net/lo/flags: {flags}, without IFF_UP")
+        yield LOOPBACK.finding(f"/sys/class/net/lo/flags: {flags}, without IFF_UP", command="ip link set lo up")
+        return
+    with socket.socket() as local:
+        try:
+            local.bind(("127.0.0.1", 0))
+        except OSError as error:
+            evidence = f"no program can listen on 127.0.0.1: {error.strerror}"
+            yield LOOPBACK.finding(evidence, command="ip address add 127.0.0.1/8 dev lo")
 
 
 NO_MEMORY_CONTROLLER = Cause(

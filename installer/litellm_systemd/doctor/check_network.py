@@ -143,7 +143,7 @@ SOCKET = Cause(
     "litellm.socket has failed, so nothing listens on the port.",
     "{remedy}",
     requires=_PORT_REQUIRES,
-    caused_by=(*STARTUP_BLOCKERS, "unit-start-limit", "port-address"),
+    caused_by=(*STARTUP_BLOCKERS, "unit-start-limit", "port-address", "host-loopback"),
 )
 
 
@@ -219,6 +219,7 @@ ADDRESS = Cause(
     "HOST is not an address of this machine, so no client can connect to the service.",
     "Set HOST in .env to an address of this machine (ip -brief address), then: sudo litellmctl install",
     requires=("environment-unusable",),
+    caused_by=("host-loopback",),
 )
 
 
@@ -470,12 +471,10 @@ def detect_network_dns(snapshot: Snapshot) -> Iterator[Finding]:
     """Detect endpoints whose name is not resolved, and say which servers should do it."""
     failed = [result.host for result in _test_connections(snapshot).service if result.stage == "name"]
     if failed:
-        more, remedy = judge_names(snapshot.layout.real("/etc"), failed[0])
+        more, remedy = judge_names(snapshot, failed[0])
         if _UNKNOWN in more and (name := _variable_with(snapshot, failed[0])):
             edit = f"{snapshot.edit_command(name)} && sudo litellmctl restart"
             remedy = f"{edit}    # correct {name}, or name servers in /etc/resolv.conf that know the host"
-        if remedy == _RESOLVED:
-            remedy = f"{snapshot.systemctl.unmask_command('systemd-resolved.service')}{remedy}"
         yield from _failures(snapshot, DNS, "name", more, remedy)
 
 
@@ -495,9 +494,13 @@ _REMOVE = (
 )
 
 
-def judge_names(etc: Path, host: str) -> tuple[str, str]:
+def judge_names(snapshot: Snapshot, host: str) -> tuple[str, str]:
     """As `judge_resolver`, of all files of the resolver."""
-    return judge_access(etc) or judge_sources(etc) or judge_resolver(etc / "resolv.conf", host)
+    etc = snapshot.layout.real("/etc")
+    more, remedy = judge_access(etc) or judge_sources(etc) or judge_resolver(etc / "resolv.conf", host)
+    if remedy == _RESOLVED:
+        remedy = f"{snapshot.systemctl.unmask_command('systemd-resolved.service')}{remedy}"
+    return more, remedy
 
 
 def judge_access(etc: Path) -> tuple[str, str] | None:
@@ -568,9 +571,9 @@ _ANSWERS = ("found", "", "SERVFAIL", _UNKNOWN, "", "refuses to answer")
 
 def query_server(server: str, host: str, port: int = 53) -> str:
     """What a name server answers to a query for the address of a host; for a message."""
-    labels = b"".join(bytes((len(label),)) + label for label in host.encode("idna").split(b"."))
-    query = b"\x4c\x4d\x01\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1"
     try:
+        labels = b"".join(bytes((len(label),)) + label for label in host.encode("idna").split(b"."))
+        query = b"\x4c\x4d\x01\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1"
         kind, *_, address = socket.getaddrinfo(server, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(kind, socket.SOCK_DGRAM) as connection:
             connection.settimeout(_PATIENCE)

@@ -324,7 +324,10 @@ OLD_RELEASE = Cause(
     "sudo litellmctl restart",
     outcome=Outcome.WARNING,
     requires=(*_REQUIRES, "files-release-gone"),
-    caused_by=("files-unfinished",),
+    caused_by=(
+        "files-unfinished",
+        "files-suspended",
+    ),
 )
 
 
@@ -445,7 +448,7 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
                 remedy = CORRECT_LINE.format(where=lines[0].where)
             elif group.signature.name == "unreachable" and _NO_ANSWER in group.sample:
                 host = _find_host(snapshot, group.sample)
-                more, remedy = judge_names(snapshot.layout.real("/etc"), host)
+                more, remedy = judge_names(snapshot, host)
                 evidence, remedy = f"{evidence}; {more}", remedy.format(host=host or "HOST")
             elif group.signature.name in _NAMES_ADDRESS and (where := _find_setting(snapshot, group.sample)):
                 evidence = f"{where}: {evidence}"

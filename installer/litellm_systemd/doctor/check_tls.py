@@ -91,9 +91,9 @@ EXPIRY = Cause(
     "tls-expiry",
     "The certificate has expired or is not valid yet, so clients refuse the connection, or it expires within 14 days"
     " (a warning): its renewal does not work.",
-    "{renew}; then: " + RELOAD,
+    "{remedy}",
     requires=_REQUIRES,
-    caused_by=("host-clock", "tls-not-reloaded"),
+    caused_by=("tls-not-reloaded",),
 )
 
 
@@ -110,8 +110,10 @@ def detect_tls_expiry(snapshot: Snapshot) -> Iterator[Finding]:
     if found.outcome is not Outcome.OK:
         uses_certbot = str(files.certificate).startswith("/etc/letsencrypt/")
         renew = "sudo certbot renew" if uses_certbot else f"Renew {files.certificate}"
-        renew = CLOCK if found.detail.startswith("not valid before") else renew
-        yield EXPIRY.finding(f"{certificate}: {found.detail}", outcome=found.outcome, renew=renew)
+        is_early = certificate.not_before.timestamp() > time.time()
+        remedy = f"{CLOCK}; then: {RELOAD}" if is_early else f"{renew}    # then: {RELOAD}"
+        name = certificate.names[0] if certificate.names else files.certificate
+        yield EXPIRY.finding(f"{name}: {found.detail}", outcome=found.outcome, remedy=remedy)
 
 
 NOT_RELOADED = Cause(

@@ -166,7 +166,7 @@ STALE = Cause(
     outcome=Outcome.WARNING,
     fix="reloads the units (daemon-reload)",
     requires=(*_SYSTEMD, "unit-masked"),
-    caused_by=("files-unfinished", "unit-bad", "unit-line"),
+    caused_by=("files-unfinished", "files-suspended", "unit-bad", "unit-line"),
 )
 
 
@@ -211,7 +211,7 @@ DISABLED = Cause(
     outcome=Outcome.WARNING,
     fix="enables the unit",
     requires=(*_INSTALLED, "unit-masked"),
-    caused_by=("files-unfinished", "files-gone", "unit-line"),
+    caused_by=("files-unfinished", "files-suspended", "files-gone", "unit-line"),
 )
 
 
@@ -238,7 +238,10 @@ STANDBY = Cause(
     outcome=Outcome.WARNING,
     fix="stops the standby after its requests in flight",
     requires=(*_INSTALLED, "unit-masked"),
-    caused_by=("files-unfinished",),
+    caused_by=(
+        "files-unfinished",
+        "files-suspended",
+    ),
 )
 
 
@@ -482,7 +485,7 @@ class ServiceExit:
 
     def __str__(self) -> str:
         if self.result == "exit-code" and not self.status:
-            return "a command before or after that of the service failed"
+            return "another command of the unit failed, such as ExecStartPre="
         if self.result == "exit-code":
             return f"exit code {self.status}" + (f" ({EXIT_CODES[self.status]})" if self.status in EXIT_CODES else "")
         if self.result in ("signal", "core-dump", "watchdog", "oom-kill") and self.status in _SIGNALS:
@@ -509,7 +512,7 @@ def read_exit(events: tuple[Event, ...], since: float) -> ServiceExit | None:
             is_restart = True
         elif kind == _STARTING:
             status = 0  # it may fail before there is a main process
-            found = found if is_restart else None
+            found, is_restart = found if is_restart else None, False
     return found
 
 

@@ -34,7 +34,7 @@ from litellm_systemd.doctor import (
 from litellm_systemd.doctor.engine import DoctorCheck
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.errors import InstallerError
-from litellm_systemd.host.install_lock import CONTINUE, find_holder
+from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import is_booted
 from litellm_systemd.host.state import FileKind, is_edited
 from litellm_systemd.install.undo_log import read_undo_log
@@ -83,7 +83,7 @@ def collect_remarks(snapshot: Snapshot, seconds: float = 1.0) -> tuple[str, ...]
 
 def _change_in_progress(snapshot: Snapshot) -> Iterator[str]:
     holder = find_holder(snapshot.layout)
-    if holder is not None and not CONTINUE.search(holder):  # detect_files_unfinished reports a suspended one
+    if holder is not None and not holder.remedy:  # else `files-suspended` reports it
         yield f"{holder}: these findings may be temporary."
 
 

@@ -262,7 +262,7 @@ class Snapshot:
             Unavailable: the journal lacks messages of the service, and these have nothing from its last start.
         """
         if self.is_root and not self.is_active:
-            sync_journal()
+            sync_journal(1)
         found = self.systemctl.events(contract.SERVICE, 100)
         if not found and not self.is_root:
             raise PermissionDenied("only root and the group systemd-journal can read the journal")

@@ -349,7 +349,9 @@ def find_blamed(known: KnownError | None, lines: Iterable[UnitLine], quote: str)
 
 def _shared_length(value: str, quote: str) -> int:
     """The length of the longest path in a value that a path of a message is, is below, or ends with."""
-    paths = (path.rstrip("/") for path in re.findall(r"/[^\s:\"']*", value))
+    # A folder of systemd is named without those above it: StateDirectory=mine.
+    words = re.findall(r"[^\s:\"']+", value)
+    paths = (f"/{word.lstrip('-+/').rstrip('/')}" for word in words)
     return max((len(path) for path in paths if _has_path(quote, path)), default=0)
 
 

@@ -10,10 +10,10 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,20 @@ from litellm_systemd.host.files import make_folder
 from litellm_systemd.host.layout import Layout
 
 _HINT = "Wait until it ends, or use --wait."
-_SUSPENDED = ", and is suspended, as by Ctrl-Z (sudo kill -CONT {pid} continues it)"
-#: The command that continues it, in the description of a suspended holder.
-CONTINUE = re.compile(r"sudo kill -CONT \d+")
 #: Seconds between two looks at the lock of an earlier version.
 _PAUSE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that holds the lock, in words, and the command that continues it if it is suspended."""
+
+    text: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        suspended = f", and is suspended, as by Ctrl-Z ({self.remedy} continues it)" if self.remedy else ""
+        return f"{self.text}{suspended}"
 
 
 @contextmanager
@@ -60,8 +69,8 @@ def hold_lock(
                 path.parent.rmdir()
 
 
-def find_holder(layout: Layout) -> str | None:
-    """A description of the process that holds the lock; None if no process does, or this user can't know."""
+def find_holder(layout: Layout) -> Holder | None:
+    """The process that holds the lock; None if no process does, or this user can't know."""
     try:
         handle = os.open(layout.real(layout.lock), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:  # no process has created it since it was last removed
@@ -100,7 +109,7 @@ def _lock(handle: int, *, wait: bool, say: Callable[[str], None]) -> None:
     except BlockingIOError:
         holder = _describe(_read_holder(handle))
         if not wait:
-            raise Busy(holder, _HINT) from None
+            raise Busy(str(holder), _HINT) from None
         say(f"{holder}: waiting until it ends")
         fcntl.flock(handle, fcntl.LOCK_EX)
 
@@ -109,7 +118,7 @@ def _await_earlier_version(layout: Layout, *, wait: bool, say: Callable[[str], N
     """Treat a change by an earlier version, which locks another file, like one that holds this lock."""
     holder = _find_earlier_version(layout)
     if holder is not None and not wait:
-        raise Busy(holder, _HINT)
+        raise Busy(str(holder), _HINT)
     if holder is not None:
         say(f"{holder}: waiting until it ends")
     while _find_earlier_version(layout) is not None:
@@ -118,8 +127,8 @@ def _await_earlier_version(layout: Layout, *, wait: bool, say: Callable[[str], N
         layout.real(layout.earlier_lock).unlink(missing_ok=True)
 
 
-def _find_earlier_version(layout: Layout) -> str | None:
-    """A description of the process of an earlier version that holds its lock, or None.
+def _find_earlier_version(layout: Layout) -> Holder | None:
+    """The process of an earlier version that holds its lock, or None.
 
     Any user could lock that file. Only root could write it, so a lock counts if the process that it names still runs
     as root.
@@ -136,7 +145,7 @@ def _find_earlier_version(layout: Layout) -> str | None:
         holder = _read_holder(handle)
         with contextlib.suppress(OSError):
             if Path(f"/proc/{holder.get('pid')}").stat().st_uid == 0:
-                return f"an earlier version of litellmctl (pid {holder['pid']}) is running"
+                return Holder(f"an earlier version of litellmctl (pid {holder['pid']}) is running")
     finally:
         os.close(handle)
     return None
@@ -150,15 +159,15 @@ def _read_holder(handle: int) -> dict[str, Any]:
         return {}
 
 
-def _describe(holder: dict[str, Any]) -> str:
+def _describe(holder: dict[str, Any]) -> Holder:
     """The holder for messages. What a killed process left is not repeated: another one has just taken the lock."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, OverflowError):
         pid = holder["pid"]
         if holder["start"] == _start_of(pid):
             since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
-            suspended = _SUSPENDED.format(pid=pid) if _status_fields(pid)[0] == b"T" else ""
-            return f"litellmctl {holder['verb']} (pid {pid}) has been running since {since}{suspended}"
-    return "another litellmctl is running"
+            remedy = f"sudo kill -CONT {pid}" if _status_fields(pid)[0] == b"T" else ""
+            return Holder(f"litellmctl {holder['verb']} (pid {pid}) has been running since {since}", remedy)
+    return Holder("another litellmctl is running")
 
 
 def _start_of(pid: int) -> int:

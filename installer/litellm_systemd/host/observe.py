@@ -19,6 +19,7 @@ from litellm_systemd.contract import ExitCode
 from litellm_systemd.env.environment_file import ONLY_NUL, read_environment_bytes
 from litellm_systemd.env.variables import MASTER_KEY
 from litellm_systemd.errors import (
+    RESTORE,
     CommandError,
     InputError,
     InstallerError,
@@ -137,8 +138,7 @@ def read_environment_file(layout: Layout, file: str = Layout.environment_file) -
     try:
         found, rejected = read_environment_bytes(read_regular(path), Systemctl(layout).known_version)
         if rejected:
-            restore = f"sudo mv {path} {path}.bad && sudo litellmctl doctor --fix"
-            fix = restore if rejected == ONLY_NUL else f"sudoedit {path}"
+            fix = RESTORE.format(path=path) if rejected == ONLY_NUL else f"sudoedit {path}"
             raise InputError(f"{path}: {rejected}", f"Fix it: {fix}")
         for fault in found.faults:
             if fault.is_harmful:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pwd
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ _NOT_LOADED = 5
 #: Bytes of journal entries that are read, and the fields that are used. The service writes what it wants.
 _MAX_JOURNAL = 16 * 1024 * 1024
 _MAX_LINE = 16 * 1024
-#: Fields in which a process of root names the unit that its entry is about (systemd.journal-fields(7)).
+#: Fields in which a process names the unit that its entry is about (systemd.journal-fields(7)).
 #: `--unit` reads UNIT of PID 1 only. The child in which a step of a start fails exits at once, and journald may be
 #: too late to see of which unit it was.
 _ABOUT_UNIT = ("UNIT", "OBJECT_SYSTEMD_UNIT", "COREDUMP_UNIT")
@@ -107,7 +108,12 @@ class Systemctl:
 
     def unmask_command(self, *units: str) -> str:
         """The commands that unmask units, each followed by ` && `; empty if none is masked."""
-        states = {unit: self.show(unit, "UnitFileState").get("UnitFileState") for unit in units}
+        states = {}
+        for unit in units:
+            found = self.show(unit, "UnitFileState", "LoadState")
+            # If the mask was removed without a daemon-reload, only LoadState has it, and the command reloads.
+            is_known = found.get("UnitFileState", "").startswith("masked")
+            states[unit] = found.get("UnitFileState" if is_known else "LoadState")
         kinds = {
             option: " ".join(unit for unit, found in states.items() if found == state)
             for option, state in (("", "masked"), (" --runtime", "masked-runtime"))
@@ -279,7 +285,7 @@ def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: floa
             f"systemctl {verb} {' '.join(units)} was canceled: another command stopped or restarted it meanwhile",
             "Run it again when the service is in the state that you want: sudo litellmctl status",
         )
-    sync_journal()
+    sync_journal(10)
     argv = journal_argv(
         lines=1, priority="err", quiet=True, since=f"@{began:.6f}", output="cat", own_lines=True, more=units
     )
@@ -291,18 +297,25 @@ def _failure(verb: str, units: tuple[str, ...], error: CommandError, began: floa
     )
 
 
-def sync_journal() -> None:
-    """Wait until the journal has what was logged so far; only root can (journalctl(1), --sync).
+def sync_journal(timeout: float) -> None:
+    """Wait until the journal has what was logged so far, or for `timeout` seconds; only root can (journalctl(1)).
 
     On a busy machine journald may lag: the error of a start would be missing, or be that of an earlier one.
     """
     with contextlib.suppress(CommandError):  # journald does not answer
-        run(("journalctl", "--sync"), check=False, timeout=3)
+        run(("journalctl", "--sync"), check=False, timeout=timeout)
 
 
 def _line(argv: tuple[str, ...]) -> str:
     """The line that journalctl prints. A process can write one of any length."""
     return run(argv, check=False, timeout=20, limit=_MAX_LINE, may_cut=True).stdout.strip()
+
+
+def _trusted_users() -> Iterator[int]:
+    """Root, and the user of the service: later steps of a start fail after the change of the user."""
+    yield 0
+    with contextlib.suppress(KeyError):
+        yield pwd.getpwnam(contract.SERVICE_USER).pw_uid
 
 
 def journal_argv(
@@ -327,7 +340,7 @@ def journal_argv(
     units = dict.fromkeys((contract.SERVICE, contract.SOCKET, contract.METRICS_SOCKET, contract.STANDBY, *more))
     argv += [f"_SYSTEMD_UNIT={unit}" for unit in units]
     for field in () if own_lines else _ABOUT_UNIT:
-        argv += ["+", "_UID=0", *(f"{field}={unit}" for unit in units)]
+        argv += ["+", *(f"_UID={uid}" for uid in _trusted_users()), *(f"{field}={unit}" for unit in units)]
     argv += ["--lines", str(lines)] if lines is not None else []
     argv += ["--follow"] if follow else []
     argv += ["--priority", priority] if priority else []

@@ -276,12 +276,28 @@ _LITELLM = (
         min_count=0,
     ),
     Signature(
+        "connect-timeout",
+        "litellm",
+        r"\(ConnectTimeout: (?!.{0,400}; guardrail )",
+        "The provider, or a firewall before it, did not accept a connection in the time that the request allows",
+        "check routes and firewall: ip route get ADDRESS; sudo nft list ruleset; sudo iptables -S",
+        min_count=3,
+    ),
+    Signature(
         "request-timeout",
         "litellm",
-        r"litellm\.Timeout: Connection timed out(?!.{1,400}\(ConnectTimeout: )",
+        r"litellm\.Timeout: Connection timed out",
         "The provider took longer to respond than the timeout of the request allows",
         "set a larger timeout for the model or in the client",
         min_count=3,
+    ),
+    Signature(
+        "time-zone",
+        "litellm",
+        r"^tzlocal: |/etc/timezone is deprecated",
+        "The host names two time zones: /etc/timezone is not that of /etc/localtime, which counts",
+        "sudo rm /etc/timezone",
+        min_count=0,
     ),
     Signature(
         "job-skipped",
@@ -658,7 +674,7 @@ _UPSTREAM = (
     Signature(
         "silent-provider",
         "upstream",
-        r"has not accepted a connection within \d+ s, and requests wait|\(ConnectTimeout: ",
+        r"has not accepted a connection within \d+ s, and requests wait",
         "The provider, or a firewall before it, does not answer, and requests wait for a connection",
         "check routes and firewall: ip route get ADDRESS; sudo nft list ruleset; sudo iptables -S",
     ),
@@ -672,7 +688,7 @@ _UPSTREAM = (
     Signature(
         "proxy-refused",
         "upstream",
-        r"Proxy Authentication Required|ClientHttpProxyError|Tunnel connection failed",
+        r"Proxy Authentication Required|(?:ClientHttpProxyError|Tunnel connection failed): 40[37]\b",
         "The proxy rejects connections of the service",
         "correct HTTPS_PROXY in .env (with a user: http://USER:PASSWORD@HOST:PORT), or allow the provider in the"
         " proxy; then: sudo litellmctl install",
@@ -747,7 +763,7 @@ _GENERAL = tuple(one for one in SIGNATURES if one not in (*_PROVIDERS, *_SYSTEMD
 
 #: What a pattern must not match: links, such as that of LiteLLM to report a bug, and names of models.
 _NO_MESSAGE = re.compile(
-    r"\bhttps?://[^\s'\"<>)]+|\bmodel(?: group)?(?:=| ')[\w./:@*+-]+|[;(] ?model [^()\n]{1,200}\)$", re.IGNORECASE
+    r"\bhttps?://[^\s'\"<>);]+|\bmodel(?: group)?(?:=| ')[\w./:@*+-]+|[;(] ?model [^()\n]{1,200}\)$", re.IGNORECASE
 )
 #: How LiteLLM introduces the message of a provider.
 _PROVIDER = re.compile(r"litellm\.\w{1,60}: (?:litellm\.)?(?:\w{1,60}: )?([A-Za-z_]{1,40})Exception\b")

@@ -179,6 +179,8 @@ class Incident:
         self.ended = self.is_call = self.is_broken = False
         self._state: Mapping[str, Any] = scope.get("state", {})
         self._reported: deque[BaseException] = deque(maxlen=_MAX_HELD)
+        #: The codes about credentials of the reported errors.
+        self._codes: set[str] = set()
         self._held: list[tuple[BaseException, Callable[[], None]]] = []
 
     @property
@@ -195,6 +197,8 @@ class Incident:
             return False
         if record.levelno < logging.ERROR or self.ended or is_final(record) or len(self._held) >= _MAX_HELD:
             self._reported.append(error)
+            if record.levelno >= logging.ERROR and (code := find_code(error)) in _CREDENTIALS:
+                self._codes.add(code)
             return True
         self._held.append((error, report))
         return False
@@ -203,8 +207,8 @@ class Incident:
         """The request has ended: report what the proxy has not reported, the last record of each exception."""
         held, self._held = self._held, []
         self.ended = True
-        # The router logs the failure of a fallback, and the proxy that of the model. Credentials fail both.
-        causes = _CREDENTIALS & {find_code(each) for each in self._reported}
+        # The router logs the failure of a fallback, and the proxy that of the model. AWS's credentials fail both.
+        causes = self._codes - {"invalid_api_key"}
         for error, report in reversed(held):
             if not self._is_reported(error) and find_code(error) not in causes:
                 self._reported.append(error)

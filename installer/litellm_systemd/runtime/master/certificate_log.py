@@ -1,4 +1,4 @@
-"""One error a day in the journal while clients refuse the certificate that the service serves for its period."""
+"""One error a day in the journal while the service serves a certificate that has expired or is not valid yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CertificateLog:
 
     def tick(self, certificate: Certificate, now: datetime) -> None:
         """Log it if the last line is old enough. `now` has a time zone."""
-        is_due = self._logged_at is None or now - self._logged_at >= _INTERVAL
+        is_due = self._logged_at is None or abs(now - self._logged_at) >= _INTERVAL
         if is_due and not certificate.is_valid(now):
             self._logged_at = now
             self._error(f"{self._file}: clients refuse the certificate: {certificate.render(now)}")

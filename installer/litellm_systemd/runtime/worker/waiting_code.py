@@ -20,7 +20,7 @@ from litellm_systemd.runtime.failures import ERROR, WARNING
 
 #: Seconds between two looks at all tasks, and how many looks in a row find code that is reported.
 _INTERVAL, _LOOKS = 10.0, 3
-#: Requests that wait in the same line before this is an error: not one, whose server may have been slow once.
+#: Requests that have waited in the same line, without a look that found none, from which this is an error.
 _REPEATED = 3
 #: Tasks that are read in one turn of the event loop: two milliseconds at most.
 _TURN = 50
@@ -50,6 +50,8 @@ async def watch(report: Callable[[int, str, str], object], interval: float = _IN
     while True:
         await asyncio.sleep(interval)
         before, seen = seen, WeakKeyDictionary()
+        places = {where for where, _ in before.values()}
+        reported = Counter({where: count for where, count in reported.items() if where in places})
         for number, task in enumerate(asyncio.all_tasks()):
             if number % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
