@@ -93,6 +93,7 @@ from litellm_systemd.doctor.engine import CheckRun, Diagnosis, DoctorCheck, Find
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import read_error
 from litellm_systemd.env.settings import parse_dotenv
+from litellm_systemd.errors import Unavailable
 from litellm_systemd.gateway.config_types import LintFinding, Place, Severity
 from litellm_systemd.host.acl import judge_acl
 from litellm_systemd.host.effective import listen_addresses, observe_environment, read_environ
@@ -1049,6 +1050,43 @@ def test_units_that_are_masked_in_two_ways(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Systemctl, "show", lambda _, unit, *__: {"UnitFileState": states[unit]})
     expected = "sudo systemctl unmask a.service c.socket && sudo systemctl unmask --runtime b.socket && "
     assert Systemctl(Layout()).unmask_command(*states) == expected
+
+
+class Page(BaseHTTPRequestHandler):
+    """A firewall that answers each request with a page of its own."""
+
+    status = 200
+
+    def do_POST(self) -> None:
+        """Answer with the page."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        page = b"<html>Web page blocked</html>"
+        self.send_response(self.status)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_page_in_place_of_an_answer_of_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """A page of a firewall is no answer of AWS: the remedy names the firewall, and not permissions or the key."""
+    monkeypatch.setattr(Page, "status", status)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        pair = {"AWS_ACCESS_KEY_ID": USER.access_key, "AWS_SECRET_ACCESS_KEY": USER.secret_key}
+        endpoints = {"AWS_BEDROCK_RUNTIME_ENDPOINT": url, "AWS_ENDPOINT_URL_STS": url}
+        env = {**endpoints, **pair, "AWS_REGION_NAME": "us-east-1"}
+        (found,) = findings(detect_aws_model_refused, tmp_path, env, BEDROCK % "sonnet-5-5")
+        with pytest.raises(Unavailable, match="not AWS answers, but a page of something in between"):
+            findings(detect_aws_key, tmp_path, env, BEDROCK % "sonnet-5-5")
+        server.shutdown()
+    assert "not AWS answers, but a page of something in between" in found.evidence
+    assert found.remedy.startswith("curl -sv https://bedrock-runtime.us-east-1.amazonaws.com/ ")
 
 
 def test_model_and_key_that_aws_rejects(tmp_path: Path) -> None:

@@ -476,7 +476,7 @@ def test_unknown_models(tmp_path: Path) -> None:
 
 def test_port_without_connections(tmp_path: Path) -> None:
     """If no process accepts connections, the workers are the cause. If systemd listens and the connection fails
-    nevertheless, a firewall is.
+    nevertheless, a firewall is. If nothing listens, the socket is an earlier one.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
         address = server.getsockname()
@@ -490,11 +490,17 @@ def test_port_without_connections(tmp_path: Path) -> None:
         (found,) = find(detect_service_not_ready, host)
         assert ": 1 of them wait" in found.evidence
         assert found.remedy.endswith("sudo litellmctl restart")
+    with socket.create_server(("127.0.0.2", address[1])):  # on the port, although it refuses the connection
+        host = Host(tmp_path)
+        host.socket = {"Listen": listen, "ActiveState": "active"}
+        (found,) = find(detect_service_not_ready, host)
+        assert "fails: Connection refused; a firewall rule?" in found.evidence
+        assert found.remedy.startswith("sudo nft list ruleset; sudo iptables -S")
     host = Host(tmp_path)
     host.socket = {"Listen": listen, "ActiveState": "active"}
     (found,) = find(detect_service_not_ready, host)
-    assert "fails: Connection refused; a firewall rule?" in found.evidence
-    assert found.remedy.startswith("sudo nft list ruleset; sudo iptables -S")
+    assert "nothing listens there" in found.evidence
+    assert found.remedy == "sudo systemctl restart litellm.socket litellm.service"
 
 
 class Stopped(Host):

@@ -47,6 +47,8 @@ from litellm_systemd.host.stored_secrets import with_stored_secrets
 
 #: GetCallerIdentity gives the same answer in every region of a partition.
 _ANY_REGION = "us-east-1"
+#: Of a proxy or a firewall that answers in place of AWS.
+NOT_AWS = "not AWS answers, but a page of something in between"
 _SKEW = ("Signature expired", "Signature not yet current")
 
 
@@ -79,19 +81,23 @@ def identify(credentials: Credentials, environ: Mapping[str, str], where: str) -
         InputError: AWS refuses the pair; the message says why.
     """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         client = connect_by_pair(credentials, environ, credentials.region or _ANY_REGION, "sts")
         answer = client.get_caller_identity()
     except ClientError as error:
         return _refusal(error.response, credentials, where)
+    except (ResponseParserError, KeyError):
+        return KeyOwner(doubt=NOT_AWS)
     except (BotoCoreError, ValueError) as error:
         return KeyOwner(doubt=_unreached(error, environ))
     return KeyOwner(arn=str(answer["Arn"]))
 
 
 def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) -> KeyOwner:
-    code, text = str(response["Error"].get("Code", "")), str(response["Error"].get("Message", ""))
+    said = response.get("Error", {})
+    code, text = str(said.get("Code", "")), str(said.get("Message", ""))
     shown = f"the access key {credentials.access_key[:4]}…{credentials.access_key[-4:]}"
     if code in ("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"):
         raise InputError(
@@ -113,7 +119,14 @@ def _refusal(response: Mapping[str, Any], credentials: Credentials, where: str) 
         raise InputError(
             f"{where}: the secret of {shown} is wrong", "Copy the complete secret again, without quotes."
         )
+    if _is_page(code):
+        return KeyOwner(doubt=NOT_AWS)
     return KeyOwner(doubt=f"STS answers {code or 'an unknown error'}{f': {text}' if text else ''}")
+
+
+def _is_page(code: str) -> bool:
+    """Whether an answer is a page: botocore then takes the status as the code, and AWS's codes are words."""
+    return not code or code.isdigit()
 
 
 def _unreached(error: Exception, environ: Mapping[str, str]) -> str:
@@ -197,6 +210,7 @@ def whoami(environ: Mapping[str, str], region: str) -> str:
         Refused: STS can't be queried, or doesn't know the credentials.
     """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     if environ.get(BEARER_VARIABLE):
         raise Refused("STS accepts no Bedrock API key")
@@ -204,6 +218,8 @@ def whoami(environ: Mapping[str, str], region: str) -> str:
         return str(connect(environ, region, "sts").get_caller_identity()["Arn"])
     except ClientError as error:
         raise Refused(describe_refusal(error)) from None
+    except (ResponseParserError, KeyError):
+        raise Refused(NOT_AWS) from None
     except BotoCoreError as error:
         raise Refused(describe_error(error)) from None
 
@@ -483,9 +499,11 @@ def try_model(environ: Mapping[str, str], region: str, model: str) -> str | None
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        connect(environ, region, "bedrock-runtime").invoke_model(modelId=model, body=b"{}")
+        answer = connect(environ, region, "bedrock-runtime").invoke_model(modelId=model, body=b"{}")
     except ClientError as error:
-        code, said = error.response.get("Error", {}).get("Code", ""), str(error)
+        code, said = str(error.response.get("Error", {}).get("Code", "")), str(error)
+        if _is_page(code):
+            return f"{NOT_AWS} (status {code or 'unknown'})"
         found = find_refusal(said)
         refers_to_body = code == "ValidationException" and (found is None or found.name in _BODY_REFUSALS)
         return None if refers_to_body else said
@@ -493,7 +511,9 @@ def try_model(environ: Mapping[str, str], region: str, model: str) -> str | None
         raise Unavailable(describe_error(error)) from None
     except Refused as error:
         raise Unavailable(str(error)) from None
-    return None
+    # A server of the user's own, AWS_BEDROCK_RUNTIME_ENDPOINT, may accept it and send JSON.
+    is_page = "html" in str(answer.get("contentType", ""))
+    return f"{NOT_AWS} (status 200)" if is_page else None
 
 
 def query_lifecycles(

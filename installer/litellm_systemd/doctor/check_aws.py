@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from litellm_systemd.aws.client import (
+    NOT_AWS,
     ClockWrong,
     KeyOwner,
     Refused,
@@ -324,6 +325,13 @@ def _try(snapshot: Snapshot, caller: Caller, found: BedrockId, entry: Model) -> 
     return snapshot.with_timeout(call) or _TrialCall(caller, model, None, silent)
 
 
+#: If a page comes in place of AWS's answer.
+_ALLOW = (
+    "curl -sv https://bedrock-runtime.{region}.amazonaws.com/    # shows who answers; allow the host in that firewall"
+    " or proxy"
+)
+
+
 def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) -> Iterator[Finding]:
     """One finding for each kind of refusal: AWS's message for the first model, and the other models that get it."""
     calls: tuple[_TrialCall, ...] = snapshot.cached("trial calls", lambda: _try_models(snapshot))
@@ -335,6 +343,8 @@ def _rejected_models(snapshot: Snapshot, cause: Cause, *, is_throttled: bool) ->
     for first, *others in kinds.values():
         known = find_refusal(first.refusal or "")
         remedy = known.hint if known else "sudo litellmctl verify    # shows what a client gets"
+        if (first.refusal or "").startswith(NOT_AWS):
+            remedy = _ALLOW.format(region=first.caller.region)
         also = f"; the same for {', '.join(call.model for call in others)}" if others else ""
         evidence = f"{first.model}: {first.refusal}{also}"
         if known is not None and known.name in _OF_THE_KEY and (place := _key_of_profile(snapshot, first.caller)):

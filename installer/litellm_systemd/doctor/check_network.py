@@ -207,7 +207,10 @@ def detect_port_mismatch(snapshot: Snapshot) -> Iterator[Finding]:
         )
     elif lines and lines[-1].path != snapshot.socket.get("FragmentPath"):
         drop_in = f" by {lines[-1].where}"
-        remedy = f"{edit_command(lines[-1].path)}    # remove ListenStream=, and set HOST and PORT in .env"
+        restart = "sudo systemctl restart litellm.socket litellm.service"
+        remedy = (
+            f"{edit_command(lines[-1].path)} && {restart}    # remove ListenStream=, and set HOST and PORT in .env"
+        )
     yield MISMATCH.finding(
         f"{where} has {wanted}, {contract.SOCKET} has {', '.join(addresses)}{drop_in}", remedy=remedy
     )

@@ -112,6 +112,7 @@ NOT_READY = Cause(
     ),
 )
 _RESTART = "journalctl -u litellm -n 50; sudo litellmctl restart"
+_REOPEN = "sudo systemctl restart litellm.socket litellm.service"
 _FIREWALL = (
     "sudo nft list ruleset; sudo iptables -S    # find the rule for the port. Without one, the workers accept no"
     " connections: sudo litellmctl restart"
@@ -143,7 +144,11 @@ def _query_readiness(snapshot: Snapshot) -> tuple[str, str]:
     address = urlsplit(url).hostname or "", int(port)
     if snapshot.socket.get("ActiveState") == "active" and (error := _connection_error(address)):
         where = f"{contract.SOCKET} listens on {addresses[0]}"
-        if waiting := _waiting_connections(address[1]):
+        queues = _accept_queues(address[1])
+        if not queues:
+            where = f"the unit {contract.SOCKET} has {addresses[0]}, but nothing listens there"
+            return f"{where}: the socket was opened before its unit was changed", _REOPEN
+        if waiting := sum(queues):
             return f"{where}, but no worker accepts connections: {waiting} of them wait there", _RESTART
         return f"{where}, but a connection to {urlsplit(url).netloc} fails: {error}; a firewall rule?", _FIREWALL
     try:
@@ -159,12 +164,15 @@ def _query_readiness(snapshot: Snapshot) -> tuple[str, str]:
     return ("", "") if answer.ok else (problem, _RESTART)
 
 
-def _waiting_connections(port: int) -> int:
-    """The number of connections to a port that no process has accepted yet: with a full queue, no more are made."""
+def _accept_queues(port: int) -> list[int]:
+    """For each socket that listens on a port, the number of connections that no process has accepted yet.
+
+    With a full queue, no more are made.
+    """
     # proc(5): the receive queue of a listening socket (state 0A).
     paths = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
     text = "".join(path.read_text("ascii") for path in paths if path.exists())
-    return sum(int(number, 16) for number in re.findall(rf":{port:04X} \S+ 0A \w+:(\w+)", text))
+    return [int(number, 16) for number in re.findall(rf":{port:04X} \S+ 0A \w+:(\w+)", text)]
 
 
 def _connection_error(address: tuple[str, int]) -> str:

@@ -83,6 +83,7 @@ def model_findings(config: GatewayConfig, environ: Mapping[str, str]) -> Iterato
     yield from _converse_route(config)
     yield from _sampling_params(config, environ)
     yield from _duplicates(config)
+    yield from _unsendable_names(config)
 
 
 def with_own_variables(config: GatewayConfig, environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -379,6 +380,18 @@ def _duplicates(config: GatewayConfig) -> Iterator[LintFinding]:
         earlier.append(model)
     for name, models in groups.items():
         yield from _mixed(config, name, models)
+
+
+def _unsendable_names(config: GatewayConfig) -> Iterator[LintFinding]:
+    """Names that LiteLLM cannot send back: it puts the name that a client asked for into a header, as Latin-1."""
+    models = [(model.name, (*model.key, "model_name")) for model in config.models]
+    aliases = [(alias, ("router_settings", "model_group_alias", alias)) for alias, _ in config.aliases]
+    for name, path in (*models, *aliases):
+        if strange := "".join(dict.fromkeys(each for each in name if ord(each) > 0xFF)):
+            message = f"has {strange}, which no header can carry: LiteLLM answers each request of this name with 500"
+            yield config.warning(
+                "unsendable-name", path, message, "Name it with the letters A to Z, digits and -._/."
+            )
 
 
 def _entry(config: GatewayConfig, model: Model) -> object:

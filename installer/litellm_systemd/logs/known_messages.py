@@ -292,6 +292,14 @@ _LITELLM = (
         min_count=3,
     ),
     Signature(
+        "unsendable-name",
+        "litellm",
+        r"'latin-1' codec can't encode",
+        "A model has a name with characters that no header can carry, and each request of that name fails",
+        "name it with the letters A to Z; to find it: sudo litellmctl config check",
+        min_count=0,
+    ),
+    Signature(
         "time-zone",
         "litellm",
         r"^tzlocal: |/etc/timezone is deprecated",
