@@ -579,10 +579,7 @@ STALE = Cause(
     "sudo systemctl reload litellm",
     outcome=Outcome.WARNING,
     requires=("host-systemd-absent", "host-systemd-silent", "configuration-unusable", "service-silent"),
-    caused_by=(
-        "files-unfinished",
-        "files-suspended",
-    ),
+    caused_by=("files-unfinished", "files-suspended"),
 )
 
 

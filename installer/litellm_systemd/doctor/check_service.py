@@ -332,10 +332,7 @@ OLD_RELEASE = Cause(
     "sudo litellmctl restart",
     outcome=Outcome.WARNING,
     requires=(*_REQUIRES, "files-release-gone"),
-    caused_by=(
-        "files-unfinished",
-        "files-suspended",
-    ),
+    caused_by=("files-unfinished", "files-suspended"),
 )
 
 

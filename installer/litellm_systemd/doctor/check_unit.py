@@ -238,10 +238,7 @@ STANDBY = Cause(
     outcome=Outcome.WARNING,
     fix="stops the standby after its requests in flight",
     requires=(*_INSTALLED, "unit-masked"),
-    caused_by=(
-        "files-unfinished",
-        "files-suspended",
-    ),
+    caused_by=("files-unfinished", "files-suspended"),
 )
 
 
