@@ -253,7 +253,7 @@ def test_python_files_are_read_where_the_service_finds_them(tmp_path: Path) -> N
 def test_an_edited_python_file_is_kept(tmp_path: Path) -> None:
     """A Python file that was edited on the host stays, and is the one that is checked."""
     put_hooks(tmp_path / "mine")
-    for text, lacks in (("edited = 1\n", "does not define handler"), ("", "is empty")):
+    for text, lacks in (("edited = 1\n", "does not define handler"), ("", "does not define handler: it has no code")):
         put(installed(tmp_path, "my_hooks.py"), text)
         with pytest.raises(InputError, match=rf"is my_hooks\.handler, but my_hooks\.py {lacks}"):
             wanted(tmp_path, "./mine/my.yml")

@@ -263,8 +263,8 @@ def _reference(
     if isinstance(tree, ast.Module) and names is not None and name not in names:
         close = difflib.get_close_matches(name, sorted(names), n=1)
         guess = f": did you mean {close[0]}?" if close else ""
-        lacks = f"does not define {name}{guess}" if tree.body else "is empty"
-        message = f"is {value}, but {module_file(module)} {lacks}"
+        guess = guess if tree.body else ": it has no code"
+        message = f"is {value}, but {module_file(module)} does not define {name}{guess}"
         remedy = f"Write it as {module}.{close[0]}." if close else f"Define {name} at the top level of the file."
         yield config.error("bad-python-file", path, message, remedy)
 
