@@ -220,6 +220,15 @@ def test_callback_that_fails_each_request(
     assert "mine.py:7 async_pre_call_hook" in found.evidence
 
 
+@pytest.mark.parametrize(("folder", "is_hidden"), [("/home/me", True), ("/etc/litellm", False)])
+def test_file_of_a_callback_that_the_sandbox_hides(tmp_path: Path, folder: str, is_hidden: bool) -> None:
+    """If a callback opens a file in a home, the sandbox is named, and the remedy is to move the file."""
+    error = f"[Errno 13] Permission denied: '{folder}/system.txt' (PermissionError; mine.py:5 async_pre_call_hook)"
+    (found,) = find(detect_journal_service, Host(tmp_path, f"LiteLLM Proxy: {error}"))
+    assert ("; the sandbox of the service hides that folder" in found.evidence) is is_hidden
+    assert found.remedy.startswith(f"Move {folder}/system.txt below /etc/litellm, ") is is_hidden
+
+
 def test_rejected_key_of_an_unknown_model(tmp_path: Path) -> None:
     """Without the configuration that the service runs with, the rejected key is found without a line."""
     for host in (Host(tmp_path, REJECTED % "gone"), Host(tmp_path, REJECTED.partition(" (")[0])):

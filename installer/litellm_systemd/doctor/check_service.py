@@ -32,10 +32,11 @@ from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import read_error
 from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Settings
-from litellm_systemd.env.variables import is_loopback
+from litellm_systemd.env.variables import HIDDEN, is_loopback
 from litellm_systemd.errors import InputError, InstallerError, InvalidAnswer, MissingError, PermissionDenied
 from litellm_systemd.gateway.config_types import render_key, walk_texts
 from litellm_systemd.host.effective import listen_addresses
+from litellm_systemd.host.sandbox import has_own_sandbox
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, read_events
 from litellm_systemd.releases.inventory import current_release, releases_of
 from litellm_systemd.report.report import Outcome, render_count
@@ -380,6 +381,8 @@ _SETTINGS = {
 }
 #: Those with the address of a server that the service cannot reach, as of asyncio or HOST:PORT.
 _NAMES_ADDRESS = ("guardrail-unreachable", "unreachable")
+#: Of Python, for a file that does not exist or is not accessible (errno(3)).
+_NOT_OPENED = re.compile(r"\[Errno (?:2|13)\] [\w ]{1,60}: '(/[^']{1,300})'")
 #: The error of the resolver if no name server has an answer. A name that does not exist is another one.
 _NO_ANSWER = "Temporary failure in name resolution"
 _ADDRESS = re.compile(r"\('(?P<host>[^']{1,99})', (?P<port>\d{1,5})\)|\b(?P<name>[\w.-]{1,99}):(?P<number>\d{1,5})\b")
@@ -477,6 +480,11 @@ def _find(snapshot: Snapshot, cause: Cause, explains: tuple[str, ...] = ()) -> I
                 fails = True
                 where = f"in each of the {calls} requests since the workers started"
                 evidence = f"{group.signature.means} {where}: {group.sample}"
+            if group.signature.name == "callback-raised" and (path := _hidden_path(snapshot, group.sample)):
+                evidence += "; the sandbox of the service hides that folder, whatever its mode"
+                remedy = (
+                    f"Move {path} below {snapshot.layout.etc}, name it so in the file; then: sudo litellmctl reload"
+                )
             outcome = Outcome.FAILED if fails else Outcome.WARNING
             yield cause.finding(evidence, outcome=outcome, remedy=remedy, subject=group.signature.name)
 
@@ -538,6 +546,12 @@ def _find_setting(snapshot: Snapshot, text: str) -> str:
             if url.hostname and _address(url.hostname, url.port or _PORTS.get(url.scheme, 0)) in found:
                 return where
     return ""
+
+
+def _hidden_path(snapshot: Snapshot, text: str) -> str:
+    """The path of the file that a message could not open because the sandbox hides it; empty if that is not why."""
+    found = _NOT_OPENED.search(text)
+    return found[1] if found and HIDDEN.match(found[1]) and not has_own_sandbox(snapshot.layout) else ""
 
 
 def _find_host(snapshot: Snapshot, text: str) -> str:
