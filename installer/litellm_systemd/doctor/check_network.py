@@ -162,10 +162,13 @@ def detect_port_socket_failed(snapshot: Snapshot) -> Iterator[Finding]:
     yield SOCKET.finding(f"{where}{evidence}", remedy=CORRECT_LINE.format(where=lines[0].where) if lines else remedy)
 
 
+#: Opens the port as the socket unit has it now.
+REOPEN = "sudo systemctl restart litellm.socket litellm.service"
+
 CLOSED = Cause(
     "port-closed",
     "The service is running but its socket unit was stopped: the next restart will have no port.",
-    "sudo systemctl restart litellm.socket litellm.service",
+    REOPEN,
     requires=_PORT_REQUIRES,
     caused_by=("port-socket-failed",),
 )
@@ -207,9 +210,8 @@ def detect_port_mismatch(snapshot: Snapshot) -> Iterator[Finding]:
         )
     elif lines and lines[-1].path != snapshot.socket.get("FragmentPath"):
         drop_in = f" by {lines[-1].where}"
-        restart = "sudo systemctl restart litellm.socket litellm.service"
         remedy = (
-            f"{edit_command(lines[-1].path)} && {restart}    # remove ListenStream=, and set HOST and PORT in .env"
+            f"{edit_command(lines[-1].path)} && {REOPEN}    # remove ListenStream=, and set HOST and PORT in .env"
         )
     yield MISMATCH.finding(
         f"{where} has {wanted}, {contract.SOCKET} has {', '.join(addresses)}{drop_in}", remedy=remedy

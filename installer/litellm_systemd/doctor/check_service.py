@@ -25,7 +25,7 @@ from litellm_systemd.client.certificate import served_certificate
 from litellm_systemd.client.gateway import READINESS, Gateway, GatewayError, own_gateway
 from litellm_systemd.contract import CONTROL_SOCKET, RUNTIME_DIRECTORY, SERVING_HTTPS
 from litellm_systemd.doctor.check_configuration import CA_VARIABLES
-from litellm_systemd.doctor.check_network import BLOCKING, judge_names
+from litellm_systemd.doctor.check_network import BLOCKING, REOPEN, judge_names
 from litellm_systemd.doctor.check_unit import CORRECT_LINE, STARTUP_BLOCKERS, control_socket, drop_ins, explain
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
@@ -34,7 +34,7 @@ from litellm_systemd.env.secret_references import is_reference
 from litellm_systemd.env.settings import Settings
 from litellm_systemd.env.variables import HIDDEN, is_loopback
 from litellm_systemd.errors import InputError, InstallerError, InvalidAnswer, MissingError, PermissionDenied
-from litellm_systemd.gateway.config_types import render_key, walk_texts
+from litellm_systemd.gateway.config_types import GatewayConfig, Model, render_key, walk_texts
 from litellm_systemd.host.effective import listen_addresses
 from litellm_systemd.host.sandbox import has_own_sandbox
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, group_events, read_events
@@ -113,7 +113,6 @@ NOT_READY = Cause(
     ),
 )
 _RESTART = "journalctl -u litellm -n 50; sudo litellmctl restart"
-_REOPEN = "sudo systemctl restart litellm.socket litellm.service"
 _FIREWALL = (
     "sudo nft list ruleset; sudo iptables -S    # find the rule for the port. Without one, the workers accept no"
     " connections: sudo litellmctl restart"
@@ -148,7 +147,7 @@ def _query_readiness(snapshot: Snapshot) -> tuple[str, str]:
         queues = _accept_queues(address[1])
         if not queues:
             where = f"the unit {contract.SOCKET} has {addresses[0]}, but nothing listens there"
-            return f"{where}: the socket was opened before its unit was changed", _REOPEN
+            return f"{where}: the socket was opened before its unit was changed", REOPEN
         if waiting := sum(queues):
             return f"{where}, but no worker accepts connections: {waiting} of them wait there", _RESTART
         return f"{where}, but a connection to {urlsplit(url).netloc} fails: {error}; a firewall rule?", _FIREWALL
@@ -554,12 +553,17 @@ def _hidden_path(snapshot: Snapshot, text: str) -> str:
     return found[1] if found and HIDDEN.match(found[1]) and not has_own_sandbox(snapshot.layout) else ""
 
 
+def _named_models(config: GatewayConfig, text: str) -> list[Model]:
+    """The entries of the model that a message names at its end."""
+    group = _MODEL.search(text)
+    return [each for each in config.models if group and fnmatchcase(group[1], each.name)]
+
+
 def _find_host(snapshot: Snapshot, text: str) -> str:
     """The host in the api_base of the model that a message names; empty if it has none, or cannot be known."""
-    group = _MODEL.search(text)
     with contextlib.suppress(InstallerError, OSError, ValueError):  # as for the keys, or the URL is not valid
         config = snapshot.gateway
-        for model in (each for each in config.models if group and fnmatchcase(group[1], each.name)):
+        for model in _named_models(config, text):
             if host := urlsplit(str(config.called_params(model).get("api_base", ""))).hostname:
                 return host
     return ""
@@ -567,10 +571,10 @@ def _find_host(snapshot: Snapshot, text: str) -> str:
 
 def _find_keys(snapshot: Snapshot, text: str) -> dict[str, str]:
     """Where the API keys of the model that a message names are set, each with the command that opens its file."""
-    found, group = dict[str, str](), _MODEL.search(text)
+    found = dict[str, str]()
     with contextlib.suppress(InstallerError, OSError):  # this user cannot read them, or the file was edited since
         config = snapshot.gateway
-        for model in (each for each in config.models if group and fnmatchcase(group[1], each.name)):
+        for model in _named_models(config, text):
             key = config.called_params(model).get(_API_KEY)
             # Without the parameter, the libraries of most providers read this variable.
             name = str(key or f"{model.provider}_API_KEY".upper()).removeprefix(contract.REFERENCE)
