@@ -61,7 +61,7 @@ class Program:
         return bool(self.key)
 
 
-def _call(tool: str, **given: str) -> str:
+def _call(tool: str, **given: str | int) -> str:
     """Text that makes the model of tests/fakes call a tool."""
     return f"CALL {tool} {json.dumps(given)}"
 
@@ -122,7 +122,8 @@ PROGRAMS = (
         "@openai/codex",
         "/v1/responses",
         _shell_write("exec_command", "cmd"),
-        lambda command: _call("exec_command", cmd=command),
+        # 30 seconds are the most. Then the tool returns, and the command runs on.
+        lambda command: _call("exec_command", cmd=command, yield_time_ms=30_000),
         repeats=True,
     ),
     Program(

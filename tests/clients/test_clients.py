@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -153,19 +154,27 @@ def start_loop(desk: Desk, program: Program) -> Run:
     return desk.start(program, *(("loop",) if program.is_sdk else ()), prompt)
 
 
+def run_until_tool(desk: Desk, programs: Iterable[Program]) -> Runs:
+    """Start the programs, and wait until the tool of each one waits for the gate."""
+    runs = {program.name: start_loop(desk, program) for program in programs}
+
+    def all_wait() -> bool:
+        return all(run.ended or desk.box.exists(f"{run.program.work}/reached") for run in runs.values())
+
+    desk.box.wait_until(all_wait, 120, f"{', '.join(runs)} run their tools")
+    return runs
+
+
 @pytest.fixture(scope="module")
 def loops(bedrock: Desk) -> Runs:
     """Each program edits a file and then streams. While its tool runs, the service reloads; in the middle of the
     stream it restarts.
     """
     box = bedrock.box
-    runs = {program.name: start_loop(bedrock, program) for program in INSTALLED}
-
-    def all_wait() -> bool:
-        waiting = box.run(("sh", "-c", f"ls {HOME}/projects/*/reached"), check=False).stdout.split()
-        return len(waiting) == sum(not run.ended for run in runs.values())
-
-    box.wait_until(all_wait, 120, "all programs run their tool")
+    # Codex starts last: its tool returns after 30 seconds, and on a slow machine the others start in more.
+    codex = [program for program in INSTALLED if program.name == "codex"]
+    runs = run_until_tool(bedrock, (program for program in INSTALLED if program not in codex))
+    runs |= run_until_tool(bedrock, codex)
     ctl(box, "reload")
     box.write(GATE, "")
     box.wait_until(lambda: inflight(box) >= sum(not run.ended for run in runs.values()), 90, "streams are open")
