@@ -457,11 +457,20 @@ def test_refused_clients(tmp_path: Path) -> None:
     (remark,) = (each for each in collect_remarks(Host(tmp_path, *many)) if "refused" in each)
     assert "refused 7 requests with a wrong key, from 10.0.0.0 (1), " in remark
     assert " 10.0.0.4 (1) and 2 more. " in remark
-    plain = "closed 60 connections with plain HTTP on the port of HTTPS, from 127.0.0.1 (60)"
-    (remark,) = (each for each in collect_remarks(Host(tmp_path, plain)) if "closed" in each)
-    assert remark.startswith(f"In the last hour the service {plain}. Write https://")
     guessed = "refused 7 guessed keys after 7 requests"
     assert not [each for each in collect_remarks(Host(tmp_path, guessed)) if "refused" in each]
+
+
+def test_clients_with_the_other_scheme(tmp_path: Path) -> None:
+    """Clients that use TLS on a plain port, or none on a port of HTTPS, are a remark, unless the port has changed."""
+    plain = "closed 60 connections with plain HTTP on the port of HTTPS, from 127.0.0.1 (60)"
+    tls = "closed 9 connections with TLS on the port of plain HTTP, from 127.0.0.1 (9)"
+    host = Host(tmp_path, plain, tls)
+    (remark,) = (each for each in collect_remarks(host) if "closed" in each)
+    assert remark.startswith(f"In the last hour the service {tls}. Write http://")
+    host.dotenv = Dotenv(".env", {"TLS_CERT_FILE": "/etc/gateway.pem"})
+    (remark,) = (each for each in collect_remarks(host) if "closed" in each)
+    assert remark.startswith(f"In the last hour the service {plain}. Write https://")
 
 
 def test_clients_with_the_old_key(tmp_path: Path) -> None:

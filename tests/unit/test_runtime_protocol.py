@@ -151,7 +151,8 @@ HEADS: dict[str, tuple[bytes, int]] = {
     "an endless URL": (b"GET /" + b"x" * 30_000, 414),
     "an endless method": (b"x" * 30_000, 400),
     "empty lines": (b"\r\n" * 15_000, 431),
-    "not HTTP": (b"\x16\x03\x01\x02\x00", 400),
+    "not HTTP": (b"\x00\x03\x01\x02\x00", 400),
+    "TLS": (b"\x16\x03\x01\x02\x00", 400),
 }
 
 
@@ -165,7 +166,7 @@ async def test_heads(name: str, size: int) -> None:
     assert client.statuses == [status]
     assert client.ends == (status != 200)
     assert (b"connection: close" in client.transport.sent) == (status != 200)
-    expected = {200: [], 400: ["in invalid HTTP"]}
+    expected = {200: [], 400: ["with TLS on the port of plain HTTP" if name == "TLS" else "in invalid HTTP"]}
     assert client.reasons == expected.get(status, ["with headers above MAX_HEADER_SIZE"])
 
 

@@ -33,6 +33,7 @@ from litellm_systemd.doctor import (
 )
 from litellm_systemd.doctor.engine import DoctorCheck
 from litellm_systemd.doctor.snapshot import Snapshot
+from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import is_booted
@@ -131,16 +132,22 @@ def _stopping_service(snapshot: Snapshot) -> Iterator[str]:
 
 
 #: A line about refused requests or closed connections (runtime/master/refusals.py), its reasons and its clients, each
-#: with a number; and what to do about it.
+#: with a number; whether it applies to HTTPS (True) or plain HTTP (False) alone; and what to do about it.
 _REFUSALS = (
     (
         re.compile(r"refused (?P<reasons>.{0,300}\d requests? with a wrong key.{0,300}?), from (?P<clients>.+)"),
-        *("refused", "request", "To configure a client with its key: sudo litellmctl client"),
+        *("refused", "request", None, "To configure a client with its key: sudo litellmctl client"),
     ),
     (
         re.compile(r"closed (?P<reasons>.{0,300}\d connections? with plain HTTP.{0,300}?), from (?P<clients>.+)"),
-        *("closed", "connection"),
+        *("closed", "connection", True),
         "Write https:// into the base URL of those clients, or into the proxy (nginx: proxy_pass https://…)",
+    ),
+    (
+        re.compile(r"closed (?P<reasons>.{0,300}\d connections? with TLS.{0,300}?), from (?P<clients>.+)"),
+        *("closed", "connection", False),
+        "Write http:// into the base URL of those clients, or into the proxy (nginx: proxy_pass http://…), or serve"
+        " HTTPS: docs/tls.md",
     ),
 )
 _REASON = re.compile(r"(?P<number>\d+) (?P<noun>request|connection)s? (?P<name>.+?)(?=(?:,| and) \d+ (?P=noun)s? |$)")
@@ -161,7 +168,9 @@ def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
         clients = [client for client, each in users.items() if each == end]
         more = f" and {len(clients) - _NAMED} more" if len(clients) > _NAMED else ""
         yield f"In the last hour these clients used the old master key, {end}: {', '.join(clients[:_NAMED])}{more}"
-    for pattern, verb, noun, hint in _REFUSALS:
+    for pattern, verb, noun, https, hint in _REFUSALS:
+        if https is not None and https != (TLS_CERT_FILE.name in snapshot.dotenv.values):
+            continue
         lines = [match for text in texts if (match := pattern.match(text))]
         if not lines:
             continue

@@ -48,6 +48,8 @@ def _error(status: int, message: str, code: str) -> ApiError:
     return ApiError(status, message, "invalid_request_error", code, "invalid_request_error")
 
 
+#: The first byte of what a client sends that uses TLS (RFC 8446, 5.1).
+_TLS_HANDSHAKE = b"\x16"
 _INVALID = _error(400, "The request is not valid HTTP.", "invalid_request")
 _OVERHEAD = _error(400, "The chunks of the request have too much overhead.", "invalid_request")
 _PIPELINED = _error(400, "Too many requests wait on this connection.", "invalid_request")
@@ -226,7 +228,10 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._enter(_Phase.DISCARD)
         except httptools.HttpParserError:
             error = self._error or _INVALID
-            self._refuse(error, Reason.HEADER_SIZE if error.status in (414, 431) else Reason.INVALID)
+            if error.status in (414, 431):
+                self._refuse(error, Reason.HEADER_SIZE)
+            else:
+                self._refuse(error, Reason.TLS if data[:1] == _TLS_HANDSHAKE else Reason.INVALID)
         return len(data)
 
     def _head_without_upgrade(self) -> bytes:

@@ -102,6 +102,7 @@ class Reason(Enum):
     SLOW_BODY = REQUEST, "slower than MIN_UPLOAD_RATE"
     SILENT = CONNECTION, "that sent no request"
     PLAIN_HTTP = CONNECTION, "with plain HTTP on the port of HTTPS"
+    TLS = CONNECTION, "with TLS on the port of plain HTTP"
     UNREAD = CONNECTION, "that read no responses"
     GUESS = GUESSED_KEY, f"after {FREE_KEYS} wrong ones"
     CONNECTIONS = CONNECTION, "above MAX_CONNECTIONS"
