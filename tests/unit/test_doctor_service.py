@@ -40,7 +40,7 @@ from litellm_systemd.doctor.engine import DoctorCheck, Finding
 from litellm_systemd.doctor.registry import collect_remarks
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.dotenv import Dotenv, parse_dotenv
-from litellm_systemd.gateway.config import parse_config
+from litellm_systemd.gateway.config import parse_config, read_config
 from litellm_systemd.host.journald import JournalGap, find_gap
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import UnitState
@@ -141,6 +141,20 @@ def test_server_of_a_model_that_is_down(tmp_path: Path) -> None:
     (found,) = find(detect_journal_upstream, host)
     assert found.evidence.startswith("config.yaml:2:55: model_list[0].litellm_params.api_base: ")
     assert found.remedy.startswith("Start the server of that address, or correct the address; then: ")
+
+
+def test_messages_of_own_loggers(tmp_path: Path) -> None:
+    """A warning of the user's own Python file is not taken for the message of a provider whose words it has."""
+    own = "team_hook: connection refused by 10.0.0.9, retrying"
+    host = Host(tmp_path, own)
+    assert find(detect_journal_upstream, host)
+    host = Host(tmp_path, own, UNREACHABLE)
+    (tmp_path / "team_hook.py").write_text("handler = None\n", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(f"{GUARDED}litellm_settings: {{callbacks: team_hook.handler}}\n")
+    host.gateway = read_config(tmp_path / "config.yaml")
+    (found,) = find(detect_journal_upstream, host)
+    assert "team_hook" not in found.evidence
+    assert "The service cannot reach the provider (once" in found.evidence
 
 
 def test_name_servers_without_an_answer(tmp_path: Path) -> None:

@@ -404,7 +404,10 @@ def _observe(snapshot: Snapshot) -> tuple[Group, ...]:
     if not journal.entries and not snapshot.is_root:
         raise PermissionDenied("only root and the group systemd-journal can read the journal")
     entries = entries_since(journal.entries, _started_at(snapshot))
-    return group_events(recent_events(read_events(entries), time.time()))
+    own: set[str] = set()
+    with contextlib.suppress(InstallerError, OSError):
+        own = {each.path.stem for each in snapshot.gateway.python_files}
+    return group_events(recent_events(read_events(entries), time.time()), own)
 
 
 def _started_at(snapshot: Snapshot) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,6 +88,11 @@ class LogEvent:
     def signature(self) -> Signature | None:
         """The known message that matches; None if it is unknown."""
         return find_signature(self.message_lines, from_systemd=self.from_systemd)
+
+    @property
+    def logger(self) -> str:
+        """What is before the first colon: in most messages of Python code the name of the logger."""
+        return self.text.partition(": ")[0]
 
     @property
     def sample(self) -> str:
@@ -212,14 +217,16 @@ def _continues(event: LogEvent, line: LogEvent) -> bool:
     return _TRACEBACK in event.text and event.last.startswith((" ", "\t"))
 
 
-def group_events(events: Iterable[LogEvent]) -> tuple[Group, ...]:
+def group_events(events: Iterable[LogEvent], own_loggers: Container[str] = ()) -> tuple[Group, ...]:
     """Events by their signature, else by their text without variable parts.
 
+    A message of `own_loggers`, those of the user's Python files, has no signature: its words are theirs.
     The latest group is first, but systemd's lines about the end of the service come after what it ended of, and what
     clients caused is last.
     """
     found: dict[str, tuple[Signature | None, list[LogEvent]]] = {}
-    for event, signature in _count_once([(event, event.signature) for event in events]):
+    known = [(event, None if event.logger in own_loggers else event.signature) for event in events]
+    for event, signature in _count_once(known):
         name = signature.name if signature else shape_of(event)
         found.setdefault(name, (signature, []))[1].append(event)
     groups = (Group(signature, tuple(events)) for signature, events in found.values())
