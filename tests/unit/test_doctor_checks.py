@@ -1052,29 +1052,35 @@ def test_units_that_are_masked_in_two_ways(monkeypatch: pytest.MonkeyPatch) -> N
     assert Systemctl(Layout()).unmask_command(*states) == expected
 
 
-class Page(BaseHTTPRequestHandler):
-    """A firewall that answers each request with a page of its own."""
+BLOCKED = b"<html>Web page blocked</html>"
 
-    status = 200
+
+class Page(BaseHTTPRequestHandler):
+    """A firewall that answers each request with a page of its own, or with nothing."""
+
+    status, page = 200, BLOCKED
 
     def do_POST(self) -> None:
         """Answer with the page."""
         self.rfile.read(int(self.headers["Content-Length"]))
-        page = b"<html>Web page blocked</html>"
         self.send_response(self.status)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(page)))
+        if self.page:
+            self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(self.page)))
         self.end_headers()
-        self.wfile.write(page)
+        self.wfile.write(self.page)
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
 
-@pytest.mark.parametrize("status", [200, 403])
-def test_page_in_place_of_an_answer_of_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+@pytest.mark.parametrize(("status", "page"), [(200, BLOCKED), (403, BLOCKED), (200, b"")])
+def test_page_in_place_of_an_answer_of_aws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, page: bytes
+) -> None:
     """A page of a firewall is no answer of AWS: the remedy names the firewall, and not permissions or the key."""
     monkeypatch.setattr(Page, "status", status)
+    monkeypatch.setattr(Page, "page", page)
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -1082,10 +1088,10 @@ def test_page_in_place_of_an_answer_of_aws(tmp_path: Path, monkeypatch: pytest.M
         endpoints = {"AWS_BEDROCK_RUNTIME_ENDPOINT": url, "AWS_ENDPOINT_URL_STS": url}
         env = {**endpoints, **pair, "AWS_REGION_NAME": "us-east-1"}
         (found,) = findings(detect_aws_model_refused, tmp_path, env, BEDROCK % "sonnet-5-5")
-        with pytest.raises(Unavailable, match="not AWS answers, but a page of something in between"):
+        with pytest.raises(Unavailable, match="not AWS answers, but something in between"):
             findings(detect_aws_key, tmp_path, env, BEDROCK % "sonnet-5-5")
         server.shutdown()
-    assert "not AWS answers, but a page of something in between" in found.evidence
+    assert "not AWS answers, but something in between" in found.evidence
     assert found.remedy.startswith("curl -sv https://bedrock-runtime.us-east-1.amazonaws.com/ ")
 
 

@@ -48,7 +48,7 @@ from litellm_systemd.host.stored_secrets import with_stored_secrets
 #: GetCallerIdentity gives the same answer in every region of a partition.
 _ANY_REGION = "us-east-1"
 #: Of a proxy or a firewall that answers in place of AWS.
-NOT_AWS = "not AWS answers, but a page of something in between"
+NOT_AWS = "not AWS answers, but something in between"
 _SKEW = ("Signature expired", "Signature not yet current")
 
 
@@ -512,8 +512,8 @@ def try_model(environ: Mapping[str, str], region: str, model: str) -> str | None
     except Refused as error:
         raise Unavailable(str(error)) from None
     # A server of the user's own, AWS_BEDROCK_RUNTIME_ENDPOINT, may accept it and send JSON.
-    is_page = "html" in str(answer.get("contentType", ""))
-    return f"{NOT_AWS} (status 200)" if is_page else None
+    kind = str(answer.get("contentType", ""))
+    return None if "json" in kind else f"{NOT_AWS} (status 200, {kind or 'without a type'})"
 
 
 def query_lifecycles(
