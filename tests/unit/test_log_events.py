@@ -222,6 +222,9 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("LiteLLM Proxy: 500: no quota server (HTTPException; mine.py:7 async_pre_call_hook)", "callback-raised"),
         ("LiteLLM Proxy: no such tenant (mine.py:4 async_pre_call_hook)", "callback-raised"),
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
+        ("ImportError: /opt/x/lib/_core.so: file too short", "file-damaged"),
+        ("EOFError: marshal data too short", "file-damaged"),
+        ("PermissionError: [Errno 13] Permission denied: '/etc/ssl/corp.pem'", "file-denied"),
         ("LiteLLM Proxy: litellm.APIConnectionError: can't start new thread (model m)", "too-many-tasks"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),
         (
@@ -645,9 +648,17 @@ def test_refused_options(arguments: list[str], capsys: pytest.CaptureFixture[str
     assert "litellmctl: " in capsys.readouterr().err
 
 
-def test_line_that_systemd_ignores() -> None:
-    """systemd's message about a line of an environment file that it ignores is known."""
-    text = "litellm.service: Ignoring invalid environment assignment 'export A=1': /etc/litellm/litellm.env"
-    found = find_signature(text, from_systemd=True)
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("service: Ignoring invalid environment assignment 'export A=1': /etc/x.env", "environment-file"),
+        ("socket: Failed to create listening socket (10.0.0.7:4000): Cannot assign", "socket-refused"),
+        ("socket: Failed to create listening socket (127.0.0.1:4000): Address already in use", "port-taken"),
+        ("service: State 'stop-sigterm' timed out. Killing.", "start-timeout"),
+    ],
+)
+def test_messages_about_the_units(text: str, name: str) -> None:
+    """Messages of systemd about the units are known."""
+    found = find_signature(f"litellm.{text}", from_systemd=True)
     assert found is not None
-    assert found.name == "environment-file"
+    assert found.name == name

@@ -9,9 +9,8 @@ from datetime import datetime
 from litellm_systemd.command import pass_on, replace_process
 from litellm_systemd.env.secrets import redact
 from litellm_systemd.errors import CommandError, InputError, UsageError
-from litellm_systemd.host.journald import observe_gap
+from litellm_systemd.host.journald import observe_gap, require_journal
 from litellm_systemd.host.layout import Layout
-from litellm_systemd.host.observe import require_journal
 from litellm_systemd.host.systemctl import Systemctl, journal_argv
 from litellm_systemd.logs.events import ERROR, Group, LogEvent, filter_by_request, group_events, read_events
 from litellm_systemd.report.report import Check, Outcome, Report, render_count

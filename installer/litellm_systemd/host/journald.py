@@ -9,8 +9,10 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from litellm_systemd import contract
+from litellm_systemd.errors import PermissionDenied, Unavailable
 from litellm_systemd.host.effective import UnitLine, read_manager_files, read_unit_lines
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.observe import is_booted
@@ -46,6 +48,27 @@ def observe_gap(layout: Layout) -> JournalGap | None:
         return None
     systemctl = Systemctl(layout)
     return find_gap(layout, systemctl, systemctl.show(contract.SERVICE, *PROPERTIES))
+
+
+def require_journal() -> None:
+    """Check that this user can read the journal of the system (systemd-journald.service(8)).
+
+    Raises:
+        PermissionDenied: this user can't read it.
+        Unavailable: there is no journal.
+    """
+    folders = [folder for path in ("/run/log/journal", "/var/log/journal") for folder in Path(path).glob("*")]
+    if not folders:
+        gap = observe_gap(Layout())
+        raise Unavailable(
+            "this system has no journal: /run/log/journal and /var/log/journal are empty"
+            + (f" ({gap.reason})" if gap else ""),
+            f"Run: {gap.remedy}" if gap else "If systemd runs here: systemctl status systemd-journald",
+        )
+    if os.geteuid() != 0 and not any(os.access(folder / "system.journal", os.R_OK) for folder in folders):
+        raise PermissionDenied(
+            "only root and the group systemd-journal can read the journal", "Run the command with sudo."
+        )
 
 
 def find_gap(layout: Layout, systemctl: Systemctl, service: Mapping[str, str]) -> JournalGap | None:

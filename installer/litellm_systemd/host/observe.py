@@ -331,25 +331,6 @@ def port_trouble(listen: str, *, is_metrics: bool = False) -> str:
     return ""
 
 
-def require_journal() -> None:
-    """Check that this user can read the journal of the system (systemd-journald.service(8)).
-
-    Raises:
-        PermissionDenied: this user can't read it.
-        Unavailable: there is no journal.
-    """
-    folders = [folder for path in ("/run/log/journal", "/var/log/journal") for folder in Path(path).glob("*")]
-    if not folders:
-        raise Unavailable(
-            "this system has no journal: /run/log/journal and /var/log/journal are empty",
-            "If systemd runs here: systemctl status systemd-journald",
-        )
-    if os.geteuid() != 0 and not any(os.access(folder / "system.journal", os.R_OK) for folder in folders):
-        raise PermissionDenied(
-            "only root and the group systemd-journal can read the journal", "Run the command with sudo."
-        )
-
-
 def require_root(what: str) -> None:
     """Refuse a user who can't write system files.
 

@@ -516,11 +516,27 @@ _LITELLM = (
         min_count=0,
     ),
     Signature(
+        "file-damaged",
+        "service",
+        r": (?:file too short|invalid ELF header)|marshal data too short|bad marshal data",
+        "A file of the release is damaged, as after a power loss",
+        "sudo litellmctl releases verify; to rebuild the release: sudo litellmctl doctor --fix",
+        min_count=0,
+    ),
+    Signature(
         "callback-raised",
         "service",
         r"[(;] ?[\w.-]{1,99}\.py:\d{1,6} [\w<>]{1,99}(?:\)|\s*$)",
         "Your own Python file, such as a callback, raised an exception",
         "correct the line that the message names, then: sudo litellmctl reload",
+    ),
+    Signature(
+        "file-denied",
+        "service",
+        r"PermissionError: \[Errno 13\] Permission denied: '/",
+        "The user litellm may not open a file or folder, such as one that a variable or the configuration names",
+        "to find the cause: sudo litellmctl doctor",
+        min_count=0,
     ),
     Signature(
         "model-cost",
@@ -532,6 +548,14 @@ _LITELLM = (
 )
 
 _SYSTEMD = (
+    Signature(
+        "socket-refused",
+        "systemd",
+        r"Failed to (?:create|receive) listening socket",
+        "systemd cannot open the port: its address is not one of this host, or may not be used",
+        "to find the cause: sudo litellmctl doctor",
+        min_count=0,
+    ),
     Signature(
         "start-limit",
         "systemd",
@@ -585,7 +609,7 @@ _SYSTEMD = (
     Signature(
         "start-timeout",
         "systemd",
-        r"(?:start|reload|stop-\w+).{0,200} operation timed out",
+        r"(?:start|reload|stop-\w+).{0,200} operation timed out|State '\S{1,40}' timed out",
         "The service did not become ready, or did not stop, within its timeout",
         "set a larger START_TIMEOUT or DRAIN_TIMEOUT in .env, then: sudo litellmctl install",
         min_count=0,
