@@ -59,9 +59,8 @@ _NO_CREDENTIALS = frozenset(
         "UnauthorizedSSOTokenError",
     }
 )
-#: Error codes of AWS and OpenAI that a change of credentials, permissions, quotas or the configuration fixes. One
-#: about the credentials has the same cause for each model.
-_CREDENTIALS = frozenset(
+#: Error codes of AWS about its credentials, which fail each model.
+_AWS_CREDENTIALS = frozenset(
     {
         "ExpiredToken",
         "ExpiredTokenException",
@@ -72,9 +71,11 @@ _CREDENTIALS = frozenset(
         "RequestTimeTooSkewed",
         "SignatureDoesNotMatch",
         "UnrecognizedClientException",
-        "invalid_api_key",
     }
 )
+#: With that of OpenAI. Each has the same cause for each model of a provider.
+_CREDENTIALS = _AWS_CREDENTIALS | {"invalid_api_key"}
+#: Those that a change of credentials, permissions, quotas or the configuration fixes.
 _OPERATOR_CODES = _CREDENTIALS | {
     "AccessDenied",
     "AccessDeniedException",
@@ -179,7 +180,7 @@ class Incident:
         self.ended = self.is_call = self.is_broken = False
         self._state: Mapping[str, Any] = scope.get("state", {})
         self._reported: deque[BaseException] = deque(maxlen=_MAX_HELD)
-        #: The codes about credentials of the reported errors.
+        #: The codes about AWS's credentials of the reported errors.
         self._codes: set[str] = set()
         self._held: list[tuple[BaseException, Callable[[], None]]] = []
 
@@ -197,7 +198,7 @@ class Incident:
             return False
         if record.levelno < logging.ERROR or self.ended or is_final(record) or len(self._held) >= _MAX_HELD:
             self._reported.append(error)
-            if record.levelno >= logging.ERROR and (code := find_code(error)) in _CREDENTIALS:
+            if record.levelno >= logging.ERROR and (code := find_code(error)) in _AWS_CREDENTIALS:
                 self._codes.add(code)
             return True
         self._held.append((error, report))
@@ -208,9 +209,8 @@ class Incident:
         held, self._held = self._held, []
         self.ended = True
         # The router logs the failure of a fallback, and the proxy that of the model. AWS's credentials fail both.
-        causes = self._codes - {"invalid_api_key"}
         for error, report in reversed(held):
-            if not self._is_reported(error) and find_code(error) not in causes:
+            if not self._is_reported(error) and find_code(error) not in self._codes:
                 self._reported.append(error)
                 report()
         CALLS.total += self.is_call
