@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import select
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 
 from box import wait_until
 from fleet import Fleet
+from load import is_closed
 from service import MODEL
 
 CLIENTS = 32
@@ -112,8 +112,7 @@ class _Client:
         return Outcome(began, time.monotonic(), instance, self._streams, failure)
 
     def _send(self) -> http.client.HTTPResponse:
-        # As httpx and urllib3: a connection that the other side has closed is not used again.
-        if self._connection is not None and select.select([self._connection.sock], [], [], 0)[0]:
+        if self._connection is not None and is_closed(self._connection):
             self._close()
         if self._connection is None:
             self._connection = self._fleet.connection(timeout=_TIMEOUT)

@@ -29,7 +29,7 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
     box = make_box(binds=(Bind(earlier_version.FOLDER, Path("/srv/earlier")), Bind(new, Path("/srv/new.tar"))))
     environment = {**install_environment, "PATH": SEARCH}
     settings = (
-        "LITELLM_MASTER_KEY=sk-upgrade-from-earlier\nLAME_DUCK_TIMEOUT=1\nJSON_LOGS=yes\nCONFIG_FILE=demo.yml\n"
+        "LITELLM_MASTER_KEY=sk-upgrade-from-earlier\nLAME_DUCK_TIMEOUT=2\nJSON_LOGS=yes\nCONFIG_FILE=demo.yml\n"
     )
     box.write("/srv/.env", settings)
     # Not with quickstart.sh, which would make a venv for this one command.
@@ -53,7 +53,7 @@ def test_upgrade_reload_and_rollback(make_box: MakeBox, install_environment: dic
         assert json.loads(ctl(box, "doctor", "--json", check=False))["data"]["findings"] == []
         assert ctl(box, "diff", "--json")
         environ = Path("/proc", state(box)["MainPID"], "environ")
-        assert "LAME_DUCK_TIMEOUT=1" in box.run(("cat", str(environ))).stdout
+        assert "LAME_DUCK_TIMEOUT=2" in box.run(("cat", str(environ))).stdout
 
         # The earlier release lacks the demo model, and an edited configuration stays: the rollback is undone.
         upgraded, demo = box.read("/opt/litellm-systemd/current/release.json"), "/etc/litellm/configs/demo.yml"
