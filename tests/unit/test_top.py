@@ -274,11 +274,13 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._main, keys.encode())
 
-    def wait_for(self, text: str) -> str:
-        """What was written since the last call, up to the screen with `text`. It arrives in several parts."""
-        found, deadline = "", time.monotonic() + 30
-        while (is_written := bool(select.select([self._main], [], [], 0.2)[0])) or text not in found:
-            assert time.monotonic() < deadline, f"no {text!r} in {found[-500:]!r}"
+    def wait_for(self, pattern: str) -> str:
+        """What was written since the last call, up to a screen that matches, and those that follow it at once. A
+        screen arrives in several parts.
+        """
+        found, deadline = "", time.monotonic() + 120
+        while (is_written := bool(select.select([self._main], [], [], 0.2)[0])) or not re.search(pattern, found):
+            assert time.monotonic() < deadline, f"no {pattern!r} in {found[-500:]!r}"
             if is_written:
                 found += os.read(self._main, 65536).decode(errors="replace")
         self.written += found
@@ -286,7 +288,7 @@ class Terminal:
 
     def exit_code(self) -> int:
         """The exit code, once it has exited and its last output was read."""
-        code = self.process.wait(30)
+        code = self.process.wait(120)
         while select.select([self._main], [], [], 0.1)[0]:
             self.written += os.read(self._main, 65536).decode()
         return code
@@ -323,12 +325,12 @@ def test_an_error_passes_and_a_new_size_is_used() -> None:
     NO_COLOR leaves the colors out.
     """
     with Terminal(NO_COLOR="1") as terminal:
-        terminal.wait_for("observation 1")
-        assert "systemd does not answer" in terminal.wait_for("answer")
-        assert "generation" in terminal.wait_for("observation 3")
+        # On a busy machine several screens may be read together, so the next one has any number.
+        assert "observation 1" in terminal.wait_for("systemd does not answer")
+        assert "generation" in terminal.wait_for(r"observation \d")
         terminal.resize(40)
-        terminal.wait_for("observation 4")
-        assert "generation" not in terminal.wait_for("observation 5")
+        terminal.wait_for(r"observation \d")
+        assert "generation" not in terminal.wait_for(r"observation \d")
         terminal.press("q")
         assert terminal.exit_code() == 0
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", terminal.written)
