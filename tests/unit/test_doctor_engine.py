@@ -73,14 +73,16 @@ def test_checks_may_take_longer_on_a_busy_host(
     load: float, found: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy host a check has five times as long, so that the cause is found before its consequences."""
-    slow = cause("a-1")
+    slow, release = cause("a-1"), threading.Event()
 
     def detect(_snapshot: Snapshot) -> Iterator[Finding]:
-        threading.Event().wait(0.4)
+        # Longer than its time on an idle host, and there it does not end before the report.
+        release.wait(0.4 if load else 60)
         yield slow.finding("late", what="it")
 
     monkeypatch.setattr("os.getloadavg", lambda: (load, load, load))
     diagnosis = run_checks(Snapshot(Layout()), [DoctorCheck(slow, detect)], check_timeout=0.2, total_timeout=60)
+    release.set()
     assert cause_ids(diagnosis) == found
 
 
