@@ -37,7 +37,7 @@ with socket.create_connection(listener.getsockname()) as client:
 print(b"litellm_systemd_ready 1.0" in answer, metrics.build_status()["error"] == "")
 start = time.monotonic()
 metrics.stop()
-print(time.monotonic() - start < 3)
+print(time.monotonic() - start < 30)
 os.kill(child, signal.SIGKILL)
 """
 
