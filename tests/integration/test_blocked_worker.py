@@ -194,11 +194,16 @@ def test_repeated_short_blocks_are_reported(service: Service) -> None:
     its file, its line and what it calls: in the journal and in the status.
     """
     before = service.workers()
-    for _ in range(3):
-        assert Client(service, f"sleep {WATCHDOG / 4 - 0.1}").finish() == 200
     where = f"{service.folder}/mine.py:{line_of('time.sleep')} in async_pre_call_hook"
-    line = service.await_log(f"{where}, time.sleep, blocks the event loop of a worker: 3 times so far, for up to ")
-    assert line.startswith("<4>")
+    pattern = rf"^<4>{where}, time.sleep, blocks the event loop of a worker: (\d+) times so far, for up to "
+
+    def is_reported() -> re.Match[str] | None:
+        # On a busy machine a block may take too long, or be noticed too late, to be a short one. Another follows.
+        assert Client(service, f"sleep {WATCHDOG / 4 - 0.1}").finish() == 200
+        return re.search(pattern, service.log(), re.MULTILINE)
+
+    found: re.Match[str] = wait_for("the warning", is_reported)
+    assert int(found[1]) >= 3
     block = service.query("status")["blocks"][0]
     assert (block["where"], block["call"], block["killed"]) == (where, "time.sleep", 0)
     assert f"{where} has blocked workers" in service.query("status")["status"]
@@ -304,7 +309,8 @@ def test_hung_workers_are_replaced(service: Service, upstream: Upstream) -> None
         stream.join()
     whole = [stream for stream in streams if stream.is_whole]
     assert 0 < len(whole) < len(streams)
-    assert max(stream.longest_wait for stream in whole) < WATCHDOG / 4
+    # The other workers hung for longer than that.
+    assert max(stream.longest_wait for stream in whole) < WATCHDOG / 2
     assert "in-the-query" not in service.log()
     # The stacks of all threads. They mix with no other line, so that each line has its priority.
     for pid in (sleeping, computing):
