@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -96,7 +97,7 @@ def test_drain_timeout(tmp_path: Path, upstream: Upstream) -> None:
     """
     with Service(tmp_path, upstream.config, DRAIN_TIMEOUT="1", LAME_DUCK_TIMEOUT="0") as service:
         service.await_ready()
-        assert_stream_is_cut(service, "1")
+        assert_stream_is_cut(service, 1)
         answers: list[tuple[int, str]] = []
 
         def ask() -> None:
@@ -116,19 +117,22 @@ def test_no_drain_timeout(tmp_path: Path, upstream: Upstream) -> None:
     """With DRAIN_TIMEOUT=0 a stream ends at once, as after any other DRAIN_TIMEOUT."""
     with Service(tmp_path, upstream.config, DRAIN_TIMEOUT="0", LAME_DUCK_TIMEOUT="0") as service:
         service.await_ready()
-        assert_stream_is_cut(service, "0")
+        assert_stream_is_cut(service, 0)
         assert service.stop() == 0
     assert "<3>" not in service.log()
 
 
-def assert_stream_is_cut(service: Service, seconds: str) -> None:
+def assert_stream_is_cut(service: Service, seconds: int) -> None:
     """Check what the client of a stream and the log get at a reload, which drains workers as a stop does."""
     stream = post_chat(service.connect(), "slow", stream=True)
     assert stream.readline().startswith(b"data: ")
     assert service.query("reload")["ok"] is True
     last = stream.read().decode().rstrip().rpartition("data: ")[2]
     assert "try again" in json.loads(last)["error"]["message"]
-    assert service.await_log(f"force-closed 1 request after {seconds} s").startswith("<4>")
+    line = service.await_log("force-closed 1 request after ")
+    found = re.match(r"<4>.* force-closed 1 request after (\d+) s", line)
+    assert found is not None, line
+    assert int(found[1]) >= seconds  # more on a busy machine
     assert service.chat() == (200, "hello")
 
 
