@@ -21,7 +21,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service,
     """The service, the response to the first request, and the status lines until READY=1."""
     folder = tmp_path_factory.mktemp("life")
     # Generous timeouts for a busy machine: for heartbeats, and for requests on idle connections.
-    with Service(folder, WATCHDOG_TIMEOUT="20", LAME_DUCK_TIMEOUT="20", START_TIMEOUT="60") as service:
+    with Service(folder, WATCHDOG_TIMEOUT="20", LAME_DUCK_TIMEOUT="20") as service:
         service.await_ready()
         first = service.chat()
         yield service, first, service.statuses()
