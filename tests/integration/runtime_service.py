@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -295,6 +296,7 @@ class Load:
         connection = self._service.connect()
         while not self._over.is_set():
             try:
+                drop_closed(connection)
                 response = post_chat(connection, "demo", key=self._key)
                 body = response.read()
                 if response.status != 200:
@@ -311,6 +313,12 @@ class Load:
         """Wait for this many more responses, so that the service is under load."""
         goal = self.answers + more
         wait_for("answers", lambda: self.answers >= goal or self.failures)
+
+
+def drop_closed(connection: HTTPConnection) -> None:
+    """Drop an idle connection that the service has closed, as httpx and urllib3: the next request opens another."""
+    if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
+        connection.close()
 
 
 def read_answer(connection: socket.socket) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.runtime_service import DEADLINE, KEY, Service, wait_for
+from tests.integration.runtime_service import DEADLINE, KEY, Service, drop_closed, wait_for
 
 CHAT = "/v1/chat/completions"
 MIB = 2**20
@@ -49,6 +49,7 @@ def client(service: Service) -> Iterator[None]:
         nonlocal answers
         kept = service.connect()
         while not end.wait(0.1):
+            drop_closed(kept)
             for connection in (kept, service.connect()):
                 try:
                     status, _ = service.chat(connection)
