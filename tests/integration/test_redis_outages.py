@@ -45,8 +45,9 @@ _MANY = 12
 class Pair:
     """Two instances with the same configuration and Redis, and what they do together in one phase of a test."""
 
-    def __init__(self, first: Service, second: Service) -> None:
+    def __init__(self, first: Service, second: Service, redis: Redis) -> None:
         self.both = (first, second)
+        self._redis = redis
 
     def count_allowed(self, phase: str) -> int:
         """How many requests are allowed in a minute, sent to one and the other in turn."""
@@ -59,9 +60,15 @@ class Pair:
     def shares_cooldown(self, phase: str) -> bool:
         """Whether a model that failed on the first instance gets no request from the second one."""
         first, second = self.both
+        before = set() if phase == "local" else self._list_cooldowns()
         wait_for("a failure", lambda: chat(first, KEY, f"pair-{phase}") == 500)
-        time.sleep(2)  # LiteLLM writes after the answer, and reads the cooldowns of others once a second
+        if phase != "local":  # LiteLLM writes after the answer
+            wait_for("the cooldown in Redis", lambda: self._list_cooldowns() - before)
+        time.sleep(2)  # LiteLLM reads the cooldowns of others once a second
         return {chat(second, KEY, f"pair-{phase}") for _ in range(_MANY)} == {200}
+
+    def _list_cooldowns(self) -> set[str]:
+        return {key for key in self._redis.list_keys() if key.endswith(":cooldown")}
 
     def shares_answers(self, phase: str) -> bool:
         """Whether the second instance has the answer of the first one to a request that wants a cached one."""
@@ -110,7 +117,7 @@ def pair(tmp_path: Path, redis: Redis) -> Iterator[Pair]:
     ):
         first.await_ready()
         second.await_ready()
-        yield Pair(first, second)
+        yield Pair(first, second, redis)
 
 
 def test_two_instances_share_and_count_alone_while_redis_is_down(pair: Pair, redis: Redis) -> None:
