@@ -162,9 +162,10 @@ def test_locked_table(empty: Database) -> None:
         wait_for("a waiting migration", lambda: empty.execute(waiting) == [(1,)])
         began = time.monotonic()
         service.execute('SELECT * FROM "LiteLLM_First"')
-        assert time.monotonic() - began < 5
+        # Until the rollback, if the migration did not give up.
+        assert time.monotonic() - began < 30
         other.rollback()
-        runner.join(30)
+        runner.join(180)
     assert columns(empty, "LiteLLM_First") == ["id", "note"]
 
 
