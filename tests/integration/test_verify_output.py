@@ -224,14 +224,14 @@ def next_line(process: subprocess.Popen[str]) -> str:
 
 def end_by_ctrl_c(process: subprocess.Popen[str]) -> int:
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[0] == ""
+    assert process.communicate(timeout=120)[0] == ""
     return process.returncode
 
 
 def await_rounds(server: Stub, rounds: int, *, healthy: bool) -> None:
     """Wait for this many more rounds: a healthy one ends with the wrong key, an unhealthy one where it begins."""
     begun = len(server.seen)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while (
         sum(REFUSED_KEY in (key or "") if healthy else "live" in path for _, path, key in server.seen[begun:])
         < rounds
