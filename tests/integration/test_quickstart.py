@@ -67,9 +67,9 @@ def interrupt(folder: Path, become: tuple[str, ...], number: int) -> None:
     # Each run makes the incomplete venv of the one before again.
     venv.unlink(missing_ok=True)
     with subprocess.Popen(argv, env=given, cwd="/", start_new_session=True, stderr=subprocess.DEVNULL) as process:
-        wait_for("the packages", lambda: venv.exists() and any(bootstrap.glob("lib/*/site-packages/*.dist-info")), 60)
+        wait_for("the packages", lambda: venv.exists() and any(bootstrap.glob("lib/*/site-packages/*.dist-info")))
         os.killpg(process.pid, number)
-        assert process.wait(60) == -number
+        assert process.wait(180) == -number
     if number != signal.SIGKILL:
         assert list((folder / DATA).glob(".*")) == []
 

@@ -79,7 +79,7 @@ def start(folder: Path, config: str = CONFIG) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(what: str, done: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(what: str, done: Callable[[], object], seconds: float = 180) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, what
