@@ -1,10 +1,20 @@
-"""The order of the tests, and what the workers of pytest-xdist run together (`--dist loadgroup`)."""
+"""The order of the tests, what workers of pytest-xdist run together (`--dist loadgroup`), settings of hypothesis."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A slow machine is no failure. CI uses the same examples each time; other runs search for new ones.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("REQUIRE_SYSTEM_TESTS") == "1",
+)
+settings.load_profile("patient")
 
 # pytest-xdist sets it, and it is the width of all tables.
 os.environ.pop("COLUMNS", None)

@@ -92,7 +92,7 @@ documents = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.fixed_dictionaries(dict.fromkeys(FILES, documents)))
 def test_files_are_merged_as_litellm_merges_them(litellm: Loader, files: dict[str, dict[str, Any]]) -> None:
     """For any files, our reader returns what LiteLLM loads, also from one merged text, or both refuse them."""
