@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from tests.connections import is_stale
 from tests.ports import free_port
 
 KEY = "sk-test-0123456789abcdef"
@@ -296,7 +296,8 @@ class Load:
         connection = self._service.connect()
         while not self._over.is_set():
             try:
-                drop_closed(connection)
+                if is_stale(connection):
+                    connection.close()
                 response = post_chat(connection, "demo", key=self._key)
                 body = response.read()
                 if response.status != 200:
@@ -313,12 +314,6 @@ class Load:
         """Wait for this many more responses, so that the service is under load."""
         goal = self.answers + more
         wait_for("answers", lambda: self.answers >= goal or self.failures)
-
-
-def drop_closed(connection: HTTPConnection) -> None:
-    """Drop an idle connection that the service has closed, as httpx and urllib3: the next request opens another."""
-    if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]:
-        connection.close()
 
 
 def read_answer(connection: socket.socket) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.runtime_service import DEADLINE, KEY, Service, drop_closed, wait_for
+from tests.connections import is_stale
+from tests.integration.runtime_service import DEADLINE, KEY, Service, wait_for
 
 CHAT = "/v1/chat/completions"
 MIB = 2**20
@@ -49,7 +50,8 @@ def client(service: Service) -> Iterator[None]:
         nonlocal answers
         kept = service.connect()
         while not end.wait(0.1):
-            drop_closed(kept)
+            if is_stale(kept):
+                kept.close()
             for connection in (kept, service.connect()):
                 try:
                     status, _ = service.chat(connection)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from box import wait_until
 from fleet import Fleet
-from load import is_closed
 from service import MODEL
+from tests.connections import is_stale
 
 CLIENTS = 32
 #: Seconds between two requests of a client. 32 clients then send eight a second, which takes half of a processor.
@@ -112,7 +112,7 @@ class _Client:
         return Outcome(began, time.monotonic(), instance, self._streams, failure)
 
     def _send(self) -> http.client.HTTPResponse:
-        if self._connection is not None and is_closed(self._connection):
+        if self._connection is not None and is_stale(self._connection):
             self._close()
         if self._connection is None:
             self._connection = self._fleet.connection(timeout=_TIMEOUT)

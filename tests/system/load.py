@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import re
-import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 
 from box import Box, BoxError
 from service import MODEL, end_streams, inflight, key, wait_until_open
+from tests.connections import is_stale
 
 CLIENTS = 16
 STREAMS = 8
@@ -110,11 +110,6 @@ def loaded(
                 thread.join(timeout=_CLIENT_TIMEOUT)
 
 
-def is_closed(connection: http.client.HTTPConnection) -> bool:
-    """Whether the other side has closed an idle connection. As httpx and urllib3, a client then opens another one."""
-    return bool(select.select([connection.sock], [], [], 0)[0])
-
-
 def _ask(connection: http.client.HTTPConnection, bearer: str, **body: object) -> http.client.HTTPResponse:
     headers = {"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
@@ -129,7 +124,7 @@ def _client(
     over.wait(pause * offset)
     while not over.wait(pause):
         try:
-            if connection is None or is_closed(connection):
+            if connection is None or is_stale(connection):
                 connection = box.http_connection("127.0.0.1", 4000, timeout=_CLIENT_TIMEOUT)
             response = _ask(connection, bearer, model=MODEL, messages=[{"role": "user", "content": "hi"}])
             response.read()
