@@ -415,6 +415,28 @@ def test_counters(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_drained_worker_that_does_not_exit(world: World) -> None:
+    """A worker that has drained and hangs in LiteLLM's shutdown is killed after a minute, not after DRAIN_TIMEOUT."""
+    world.settle()
+    hanging, other = world.pool.workers
+    world.master._on_stop()
+    world.pool.exit(other, 0)
+    world.pool.send(hanging, Drained(cut=0, seconds=3.0))
+
+    def beat(seconds: int) -> None:
+        for _ in range(seconds):
+            world.pool.send(hanging, Heartbeat(serving=False, inflight=0, connections=0, requests=1))
+            world.tick(1)
+
+    beat(59)
+    assert not hanging.killed
+    beat(2)
+    assert hanging.killed
+    world.settle()
+    assert world.exited
+    assert world.lines[-1].endswith(" did not exit in time and was killed")
+
+
 def test_pause_during_a_start(world: World) -> None:
     """A start gets the time of a pause in addition, from systemd too, and one line reports the pause."""
     for seconds in (170, 600):

@@ -134,6 +134,10 @@ class WorkerHandle:
         self._kill_at = deadline
         self.send_signal(signal.SIGTERM)
 
+    def limit_exit(self, deadline: float) -> None:
+        """Kill the worker if it still runs at `deadline`, or at the earlier one that it has."""
+        self._kill_at = deadline if self._kill_at is None else min(self._kill_at, deadline)
+
     def force_close(self, deadline: float) -> None:
         """Make the worker force-close its in-flight requests and exit. It is killed if it still runs at `deadline`.
 

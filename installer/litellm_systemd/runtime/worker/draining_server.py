@@ -129,7 +129,8 @@ class Server(uvicorn.Server):
 
     `counts` holds the number of connections of all workers that accept from `listeners`, this one's at `seat`.
     `counter` counts clients that exceed `limits`. With `tls` it serves HTTPS on `listeners`. `leaving`: whether the
-    instance leaves its load balancer, and the port is to close with the drain.
+    instance leaves its load balancer, and the port is to close with the drain. `on_drained` is called between the
+    drain and the application's shutdown.
     """
 
     def __init__(
@@ -145,8 +146,10 @@ class Server(uvicorn.Server):
         seat: int = 0,
         tls: ssl.SSLContext | None = None,
         leaving: LeavingFlag | None = None,
+        on_drained: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
+        self._on_drained = on_drained
         self._tls = tls
         self._leaving = LeavingFlag() if leaving is None else leaving
         self._sends_close = False
@@ -233,6 +236,7 @@ class Server(uvicorn.Server):
         self.start_drain()
         await self._drain()
         await self._force_close_rest()
+        self._on_drained()
         await self.lifespan.shutdown()
 
     @contextlib.contextmanager

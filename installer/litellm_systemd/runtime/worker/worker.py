@@ -273,6 +273,7 @@ class _Worker:
             seat=job.seat,
             tls=job.configuration.tls.context if job.configuration.tls else None,
             leaving=job.leaving,
+            on_drained=self._report_drained,
         )
 
     async def serve(self) -> None:
@@ -297,6 +298,8 @@ class _Worker:
         for task in tasks:
             task.cancel()
         self._send_refusals()
+
+    def _report_drained(self) -> None:
         self._channel.send(Drained(self._server.cut, self._server.drain_seconds))
 
     def _report_waiting(self, priority: int, where: str, text: str) -> None:
