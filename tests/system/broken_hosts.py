@@ -445,6 +445,21 @@ BROKEN = {
         "is listening there. Stop it, or set another PORT. (other.socket)",
         f"systemctl stop other.socket; {START}",
     ),
+    "second address of the socket that excludes the first": BrokenHost(
+        "systemctl stop litellm litellm.socket; mkdir -p /etc/systemd/system/litellm.socket.d;"
+        " printf '[Socket]\\nListenStream=0.0.0.0:4000\\n' > /etc/systemd/system/litellm.socket.d/mine.conf;"
+        " systemctl daemon-reload; ! systemctl start litellm",
+        "port-socket-failed",
+        "litellm.socket has 127.0.0.1:4000 and 0.0.0.0:4000, which exclude each other",
+        f"rm -r /etc/systemd/system/litellm.socket.d; systemctl daemon-reload; {START}",
+    ),
+    "command before the service that systemd cannot execute": BrokenHost(
+        "printf '#!/bin/sh\\ntrue\\n' > /usr/local/bin/fetch; chmod 644 /usr/local/bin/fetch;"
+        f" {drop_in('ExecStartPre=/usr/local/bin/fetch')}; {FAIL}",
+        "unit-drop-in",
+        "status=203/EXEC; /usr/local/bin/fetch is not executable",
+        f"systemctl stop litellm; {NO_DROP_IN}; rm /usr/local/bin/fetch; {START}",
+    ),
     "socket stopped alone": BrokenHost(
         "systemctl stop --job-mode=ignore-dependencies litellm.socket",
         "port-closed",

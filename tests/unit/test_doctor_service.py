@@ -682,16 +682,8 @@ SIGN_IN = "LiteLLM Proxy: trusted_proxy_ranges is not set, so failed Admin UI si
 )
 def test_command_of_a_drop_in_that_fails(tmp_path: Path, command: str, printed: tuple[str, ...], shown: str) -> None:
     """A command of a drop-in that fails has its own last line as evidence, and no warning of LiteLLM."""
-    host = Host(tmp_path, lines=f"{command}=/usr/local/bin/notify")
-    host.is_active = False
-    host.service = {**host.service, "Result": "exit-code", "ExecMainStatus": "0", "ActiveState": "activating"}
     exited = "litellm.service: Control process exited, code=exited, status=6/NOTCONFIGURED"
-    failed = {"MESSAGE_ID": "d9b373ed55a64feb8242e02dbe79a49c", "UNIT_RESULT": "exit-code"}
-    host.events = (
-        Event(1, "Starting", {"MESSAGE_ID": "7d4958e842da4a758f6c1cdc7b36dcc5"}),
-        Event(2, exited, {}),
-        Event(3, "Failed with result 'exit-code'.", failed),
-    )
+    host = with_failed_command(tmp_path, f"{command}=/usr/local/bin/notify", exited)
     lines = (
         ("4", "8", SIGN_IN),
         ("5", "7", "serving"),
@@ -704,6 +696,55 @@ def test_command_of_a_drop_in_that_fails(tmp_path: Path, command: str, printed: 
     assert found.evidence == f"/mine.conf:2: {command}=/usr/local/bin/notify; {exited}{shown}"
     (found,) = find(detect_unit_exit, host)
     assert "sign-in" not in found.evidence
+
+
+def with_failed_command(folder: Path, line: str, exited: str) -> Host:
+    """A host whose drop-in has a command that has failed."""
+    host = Host(folder, lines=line)
+    host.is_active = False
+    host.service = {**host.service, "Result": "exit-code", "ExecMainStatus": "0", "ActiveState": "activating"}
+    failed = {"MESSAGE_ID": "d9b373ed55a64feb8242e02dbe79a49c", "UNIT_RESULT": "exit-code"}
+    host.events = (
+        Event(1, "Starting", {"MESSAGE_ID": "7d4958e842da4a758f6c1cdc7b36dcc5"}),
+        Event(2, exited, {}),
+        Event(3, "Failed with result 'exit-code'.", failed),
+    )
+    return host
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "fault", "remedy"),
+    [
+        (0o644, "#!/bin/sh\n", "{} is not executable", "sudo chmod a+x {} && sudo litellmctl start"),
+        (
+            0o755,
+            "#!/bin/sh\r\n",
+            "its first line names '/bin/sh\\r', which does not exist",
+            "sudo sed -i 's/\\r$//' {} && sudo litellmctl start",
+        ),
+        (
+            0o755,
+            "#!/opt/none/python -u\n",
+            "its first line names '/opt/none/python', which does not exist",
+            "Correct ",
+        ),
+        (0, "", "{} does not exist", "Correct or remove /mine.conf:2, then: "),
+    ],
+)
+def test_command_of_a_drop_in_that_systemd_cannot_execute(
+    tmp_path: Path, mode: int, text: str, fault: str, remedy: str
+) -> None:
+    """If systemd cannot execute the program of a drop-in, the reason is named, and the command that repairs it."""
+    program = tmp_path / "usr/local/bin/fetch.sh"
+    program.parent.mkdir(parents=True)
+    if mode:
+        program.write_text(text, encoding="ascii", newline="")
+        program.chmod(mode)
+    exited = "litellm.service: Control process exited, code=exited, status=203/EXEC"
+    host = with_failed_command(tmp_path, "ExecStartPre=+/usr/local/bin/fetch.sh --all", exited)
+    (found,) = find(detect_unit_drop_in, host)
+    assert found.evidence.endswith(f"{exited}; {fault.format(program)}")
+    assert found.remedy.startswith(remedy.format(program))
 
 
 DROP_IN = "/etc/systemd/system/litellm.service.d/key.conf"

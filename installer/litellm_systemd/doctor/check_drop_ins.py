@@ -7,6 +7,7 @@ Found by the result that systemd reports, without the journal. `systemctl set-pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.doctor.check_unit import CORRECT_LINE, drop_ins, failed_start, failed_start_times, find_exit
@@ -222,12 +223,42 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
             shown = "; ".join(f"{each.where}: {each.assignment}" for each in commands)
             output = find_output(failed_start(snapshot))
             said = f"; last output: {output}" if output else ""
-            yield SETTING.finding(f"{shown}; {control}{said}", where=commands[0].where)
+            programs = [snapshot.layout.real(_program(each)) for each in commands if "203/EXEC" in control]
+            fault, fix = next((each for each in map(_find_fault, programs) if each[0]), ("", ""))
+            yield SETTING.finding(
+                f"{shown}; {control}{said}" + (f"; {fault}" if fault else ""),
+                where=commands[0].where,
+                instead=f"{fix} && sudo litellmctl start" if fix else "",
+            )
             return
     lines = [each for each in drop_ins(snapshot) if each.section == "[Service]" and each.name.startswith(names)]
     if names and lines:
         shown = "; ".join(f"{each.where}: {each.assignment}" for each in lines)
         yield SETTING.finding(f"{shown}; {contract.SERVICE}: {found}", where=lines[0].where)
+
+
+def _program(line: UnitLine) -> str:
+    """The program of an Exec line, without the prefixes of systemd.service(5)."""
+    return line.value.split()[0].lstrip("-@:+!|").strip('"')
+
+
+def _find_fault(program: Path) -> tuple[str, str]:
+    """Why a program cannot be executed, and a command that repairs it; both are empty if no reason is found."""
+    try:
+        mode = program.stat().st_mode
+        with program.open("rb") as file:
+            first = file.readline(256)
+    except FileNotFoundError:
+        return f"{program} does not exist", ""
+    except OSError:
+        return "", ""
+    if not mode & 0o111:
+        return f"{program} is not executable", f"sudo chmod a+x {program}"
+    interpreter = first[2:].strip(b" \n").split(b" ")[0].decode(errors="replace")
+    if first.startswith(b"#!") and not Path(interpreter).exists():
+        fix = f"sudo sed -i 's/\\r$//' {program}" if interpreter.endswith("\r") else ""
+        return f"its first line names {interpreter!r}, which does not exist", fix
+    return "", ""
 
 
 def failed_command(events: tuple[Event, ...]) -> str:

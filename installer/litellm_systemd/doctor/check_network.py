@@ -159,7 +159,13 @@ def detect_port_socket_failed(snapshot: Snapshot) -> Iterator[Finding]:
     where = "".join(f"{each.where}: {each.assignment}: " for each in lines[:1])
     remedy = "sudo systemctl reset-failed litellm.socket litellm.service && sudo litellmctl start"
     evidence = failed[-1] if failed else f"{contract.SOCKET}: Result={snapshot.socket.get('Result', '')}"
-    yield SOCKET.finding(f"{where}{evidence}", remedy=CORRECT_LINE.format(where=lines[0].where) if lines else remedy)
+    if lines:
+        remedy = CORRECT_LINE.format(where=lines[0].where)
+    addresses = listen_addresses(snapshot.socket.get("Listen", ""))
+    if lines and len({each.rpartition(":")[2] for each in addresses}) < len(addresses):
+        evidence += f"; {contract.SOCKET} has {' and '.join(addresses)}, which exclude each other"
+        remedy += "    # ListenStream= without a value, in the line before, removes the address of the unit"
+    yield SOCKET.finding(f"{where}{evidence}", remedy=remedy)
 
 
 #: Opens the port as the socket unit has it now.

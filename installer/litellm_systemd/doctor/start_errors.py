@@ -137,7 +137,8 @@ KNOWN_ERRORS = (
     ),
     KnownError(
         r"Failed to execute (?P<path>\S+): Permission denied|Failed at step EXEC",
-        "systemd cannot execute the Python of the service: permissions of a folder above it, or a noexec mount",
+        "systemd cannot execute the Python of the service or a command of a drop-in: permissions, also of a folder"
+        " above it, or a noexec mount",
         "namei -l {python}    # every folder needs x for all; then: findmnt -no TARGET,OPTIONS -T {python}",
         ("ExecStart", "NoExecPaths", "ExecPaths", "InaccessiblePaths", "RootDirectory", "SELinuxContext"),
     ),

@@ -52,8 +52,9 @@ _PORT_TAKEN = Signature(
     "service",
     r"cannot listen on .{0,200} (?:is|are) listening there|is held by .{0,200} or give another PORT"
     r"|Failed to (?:create|receive) listening socket.{0,200}Address already in use",
-    "Another program listens on the port, so the service cannot",
-    "stop that program, then: sudo litellmctl start; or set another PORT in .env, then: sudo litellmctl install",
+    "Another program listens on the port, or another address of litellm.socket excludes it, so the service cannot",
+    "to find it: sudo litellmctl doctor; stop that program, then: sudo litellmctl start; or set another PORT in .env,"
+    " then: sudo litellmctl install",
     min_count=0,
 )
 _SERVICE = (
@@ -594,7 +595,7 @@ _SYSTEMD = (
         r"Failed at step \w+ spawning|Failed to set up .{0,200}namespac"
         r"|Failed to determine (?:user|group|supplementary groups)|Failed to set up special execution directory"
         r"|Changing to the requested working directory failed|Failed to execute \S{1,200}: ",
-        "systemd could not set up the sandbox or run the Python of the release",
+        "systemd could not set up the sandbox, or run the Python of the release or a command of a drop-in",
         "find the cause: sudo litellmctl doctor",
         min_count=0,
     ),
