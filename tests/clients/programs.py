@@ -86,6 +86,8 @@ def _sdk(name: str, package: str, api: str, interpreter: str, script: str, key: 
     )
 
 
+#: Milliseconds. Without it a tool ends after two minutes, in which not all programs start on a slow machine.
+_TOOL_LIMIT = 600_000
 _CLAUDE = ("claude", "--print", "--dangerously-skip-permissions")
 _CODEX = ("codex", "exec", "--dangerously-bypass-approvals-and-sandbox", "--skip-git-repo-check")
 _OPENCODE = (f"{PACKAGES}/node_modules/opencode-linux-x64-baseline/bin/opencode", "run", "--auto")
@@ -112,7 +114,7 @@ PROGRAMS = (
         "@anthropic-ai/claude-code",
         _MESSAGES,
         lambda path, text: _call("Write", file_path=path, content=text),
-        lambda command: _call("Bash", command=command, description="Run it"),
+        lambda command: _call("Bash", command=command, description="Run it", timeout=_TOOL_LIMIT),
         repeats=True,
     ),
     Program(
@@ -134,7 +136,7 @@ PROGRAMS = (
         _CHAT,
         # It refuses to write a file that was not read.
         lambda path, text: f"{_call('read', filePath=path)} {_call('write', filePath=path, content=text)}",
-        lambda command: _call("bash", command=command),
+        lambda command: _call("bash", command=command, timeout=_TOOL_LIMIT),
         repeats=True,
         variables=dict.fromkeys(_OPENCODE_OFFLINE, "1"),
         # As an argument it would be quoted for a shell.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,9 @@ from tests.clients.programs import HOME, INSTALLED, PACKAGES, SCRIPTS, USER, Arg
 
 FOLDER = Path(__file__).parent
 #: Seconds. A client that hangs fails its test.
-_LIMIT = 150
+_LIMIT = 400
+#: Bytes, more than an SDK's program prints.
+_MOST = 1 << 20
 
 
 def _temporary_file() -> IO[str]:
@@ -57,6 +60,12 @@ class Run:
     @property
     def ended(self) -> bool:
         return self._process.poll() is not None
+
+    @property
+    def printed(self) -> str:
+        """What it has printed so far."""
+        # Not with a seek: the running program writes at the position of this very file.
+        return os.pread(self._output.fileno(), _MOST, 0).decode(errors="replace")
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""
