@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from box import Box, BoxError
-from service import MODEL, end_streams, inflight, key, wait_until_open
+from service import MODEL, end_streams, inflight, key
 from tests.connections import is_stale
 
 CLIENTS = 16
@@ -32,9 +32,12 @@ _CLIENT_TIMEOUT = 180
 
 @dataclass
 class Load:
-    """The number of chats with status 200, a description of each failure, and the text of each stream."""
+    """The number of chats with status 200 and of streams that have begun, a description of each failure, and the text
+    of each stream.
+    """
 
     answered: int = 0
+    begun: int = 0
     failed: list[str] = field(default_factory=list)
     streamed: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -45,6 +48,10 @@ class Load:
                 self.answered += 1
             else:
                 self.failed.append(outcome)
+
+    def begin_stream(self) -> None:
+        with self._lock:
+            self.begun += 1
 
     def record_stream(self, text: str) -> None:
         with self._lock:
@@ -93,10 +100,10 @@ def loaded(
         box.wait_until(lambda: inflight(box) == 0, 30, "no request is in flight")
         for thread in readers:
             thread.start()
-        wait_until_open(box, streams)
+        box.wait_until(lambda: _all_begun(box, load, streams), _CLIENT_TIMEOUT, f"{streams} streams have begun")
         for thread in chatters:
             thread.start()
-        box.wait_until(lambda: load.answered >= clients, 60, "the first chats are answered")
+        box.wait_until(lambda: load.answered >= clients, _CLIENT_TIMEOUT, "the first chats are answered")
         yield load
     except BaseException:
         # End the streams, so that a failed test does not wait for them.
@@ -108,6 +115,13 @@ def loaded(
         for thread in (*chatters, *readers):
             if thread.ident is not None:
                 thread.join(timeout=_CLIENT_TIMEOUT)
+
+
+def _all_begun(box: Box, load: Load, streams: int) -> bool:
+    """Whether all streams have begun, and the service counts them: unless one has ended, which a slow start of the
+    others outlives.
+    """
+    return load.begun == streams and (bool(load.streamed) or inflight(box) >= streams)
 
 
 def _ask(connection: http.client.HTTPConnection, bearer: str, **body: object) -> http.client.HTTPResponse:
@@ -148,6 +162,8 @@ def _stream(box: Box, bearer: str, load: Load, events: int) -> None:
             message = {"role": "user", "content": str(events)}
             response = _ask(connection, bearer, model="slow", stream=True, messages=[message])
             while chunk := response.read1():
+                if not text:
+                    load.begin_stream()
                 text += chunk.decode()
     except (OSError, http.client.HTTPException) as error:
         text += f"\n{error!r}"

@@ -237,11 +237,6 @@ def inflight(box: Box) -> int:
     return sum(worker["inflight"] for worker in found["workers"]) if found else -1
 
 
-def wait_until_open(box: Box, streams: int) -> None:
-    """Wait until that many streams are open. Nothing else may use the service."""
-    box.wait_until(lambda: inflight(box) >= streams, 60, f"{streams} streams are open")
-
-
 def signal_process(box: Box, name: str, pid: str) -> None:
     assert int(pid) > 1  # for kill(1), 0 is the process group of the tests
     box.run(("kill", f"-{name}", pid))
