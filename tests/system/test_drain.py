@@ -19,14 +19,16 @@ def test_drain_timeout(idle_box: Box) -> None:
     set_up(idle_box, "NUM_WORKERS=2\nDRAIN_TIMEOUT=10\n")
     start = now(idle_box)
     with loaded(idle_box, streams=STREAMS, events=ENDLESS) as load:
-        idle_box.systemctl("reload", "litellm")
+        # Not until the command has ended: on a slow machine the drain may end before that is seen.
+        reload = idle_box.popen(("systemctl", "reload", "litellm"))
         idle_box.wait_until(
             lambda: re.search(
                 r"serving .*; \d+ requests? in flight on the previous configuration", status_text(idle_box)
             ),
-            60,
+            120,
             "the status counts what drains",
         )
+        assert reload.wait(timeout=120) == 0
         idle_box.wait_until(lambda: len(load.streamed) == STREAMS, 60, "the streams were ended")
     assert load.failed == []
     assert_cut(load.streamed)
