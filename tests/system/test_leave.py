@@ -28,7 +28,8 @@ ENV = "NUM_WORKERS=2\nDEREGISTRATION_DELAY=20\n"
 def readiness(box: Box) -> int:
     """What a load balancer sees; 0 if the connection is refused."""
     try:
-        return box.http("GET", f"{BASE}/health/readiness", timeout=60).status
+        # The timeout is longer than a restart.
+        return box.http("GET", f"{BASE}/health/readiness", timeout=180).status
     except ConnectionRefusedError:
         return 0
 
