@@ -754,6 +754,19 @@ def test_remedy_for_a_replaced_file(tmp_path: Path) -> None:
         assert found.remedy == f"{command} && sudo litellmctl doctor --fix"
 
 
+def test_remedy_for_a_folder_on_another_disk(tmp_path: Path) -> None:
+    """A link in place of a folder, as to a larger disk, becomes a bind mount of the folder to which it leads."""
+    path = "/opt/litellm-systemd"
+    snapshot = make_snapshot(tmp_path, {path: record_of(folder(path, 0o755))})
+    (tmp_path / "disk").mkdir()
+    snapshot.layout.real(path).parent.mkdir()
+    snapshot.layout.real(path).symlink_to(tmp_path / "disk")
+    (found,) = (each for each in detect_files_kind.detect(snapshot) if isinstance(each, Finding))
+    assert found.evidence == f"{path} is a link, and was a folder"
+    bind = f"echo '{tmp_path}/disk {path} none bind' | sudo tee -a /etc/fstab && sudo mount {path} "
+    assert found.remedy.startswith(f"sudo rm {path} && sudo mkdir {path} && {bind}")
+
+
 def test_a_missing_file_is_restored_from_its_copy(tmp_path: Path) -> None:
     """A missing file is restored from its copy, a unit also reloads systemd; without a copy nothing is done."""
     lost = FileState("/etc/systemd/system/litellm.service", b"[Unit]\n")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from litellm_systemd import contract
+from litellm_systemd.doctor.check_unit import BIND_FOLDER
 from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.env.variables import HIDDEN
@@ -274,8 +275,12 @@ def detect_files_kind(snapshot: Snapshot) -> Iterator[Finding]:
             elif record.kind is not FileKind.LINK:  # which an install refuses to replace
                 target = real_path(snapshot.layout.real(path))
                 is_same = target.is_file() if record.kind is FileKind.FILE else target.is_dir()
-                copy = f"sudo rm {path} && sudo cp -a {shlex.quote(str(target))} {path} && {FIX}"
-                remedy = copy if found.kind is FileKind.LINK and is_same else RESTORE.format(path=path)
+                if found.kind is not FileKind.LINK or not is_same:
+                    remedy = RESTORE.format(path=path)
+                elif record.kind is FileKind.FILE:
+                    remedy = f"sudo rm {path} && sudo cp -a {shlex.quote(str(target))} {path} && {FIX}"
+                else:
+                    remedy = BIND_FOLDER.format(path=path, target=target)
             yield KIND.finding(f"{path} {describe_drift(found, record)}", instead=remedy)
 
 

@@ -670,7 +670,7 @@ def explain(snapshot: Snapshot, error: StartError) -> tuple[str, str]:
         return error.quote, ""
     if (found := _folder_of(snapshot, error.quote)) is not None and found.kind is FileKind.LINK:
         target = os.path.normpath(PurePosixPath(found.path).parent / os.fsdecode(found.content))
-        remedy = _BIND.format(path=found.path, target=target)
+        remedy = BIND_FOLDER.format(path=found.path, target=target)
         return f"{found.path} is a link to {target}, and systemd follows no link there: {error}", remedy
     line = find_blamed(error.known, drop_ins(snapshot), error.quote)
     values = {
@@ -690,7 +690,7 @@ def explain(snapshot: Snapshot, error: StartError) -> tuple[str, str]:
 
 
 #: The remedy for a folder of the service that was replaced by a link, such as one to a larger disk.
-_BIND = (
+BIND_FOLDER = (
     "sudo rm {path} && sudo mkdir {path} && echo '{target} {path} none bind' | sudo tee -a /etc/fstab && sudo mount"
     " {path} && sudo litellmctl start    # before this, mount the file system of {target} if it is missing"
 )
