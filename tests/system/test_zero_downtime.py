@@ -69,6 +69,7 @@ def test_recycling_and_systemctl_restart(idle_box: Box) -> None:
         idle_box.systemctl("restart", "litellm")
         assert state(idle_box)["MainPID"] != main
         assert chat(idle_box) == 200
+        idle_box.wait_until(lambda: load.answered > 100, 120, "enough chats")
     assert_no_loss(load)
     assert state(idle_box)["NRestarts"] == "0"
 
