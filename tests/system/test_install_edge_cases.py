@@ -126,7 +126,7 @@ def fresh(install_environment: dict[str, str]) -> Callable[..., Any]:
 
 def test_shutting_down(box: Box, fresh: Callable[..., Any]) -> None:
     """On a system that is shutting down, an install reports that and changes nothing."""
-    unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\nExecStop=sleep 60\n"
+    unit = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=true\nExecStop=sleep 600\nTimeoutStopSec=600\n"
     box.write("/etc/systemd/system/slow.service", unit)
     box.systemctl("start", "slow")
     box.run(("systemctl", "poweroff", "--no-block"))
