@@ -535,7 +535,7 @@ _LITELLM = (
         "file-denied",
         "service",
         r"PermissionError: \[Errno 13\] Permission denied: '/",
-        "The user litellm may not open a file or folder, such as one that a variable or the configuration names",
+        "The user of the service may not open a file or folder, such as one that a variable names",
         "to find the cause: sudo litellmctl doctor",
         min_count=0,
     ),
