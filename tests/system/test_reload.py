@@ -57,7 +57,7 @@ BAD = (
     with_callback("dies", "was killed by SIGKILL before it was ready", "import os\nos.kill(os.getpid(), 9)\n"),
     with_callback(
         "hangs",
-        "not ready after START_TIMEOUT=45 s; still running: time.sleep (/etc/litellm/hangs.py:2)",
+        "not ready after START_TIMEOUT=60 s; still running: time.sleep (/etc/litellm/hangs.py:2)",
         "import time\ntime.sleep(3600)\n",
     ),
 )
@@ -69,7 +69,7 @@ def test_failed_reload(idle_box: Box) -> None:
     The service continues unchanged, and a later reload of a valid configuration succeeds.
     """
     box = idle_box
-    set_up(box, "NUM_WORKERS=2\nSTART_TIMEOUT=45\n")
+    set_up(box, "NUM_WORKERS=2\nSTART_TIMEOUT=60\n")
     before = state(box)["MainPID"], workers(box)
     with loaded(box, pause=LONG_PAUSE) as load:
         for bad in BAD:
@@ -91,7 +91,7 @@ def test_failed_reload(idle_box: Box) -> None:
 def assert_reload_fails(box: Box, bad: InvalidConfiguration, program: str) -> None:
     """Check that the command fails, and that one error in the journal and the status contain the cause."""
     start = now(box)
-    done = box.run((program, "reload", *(["litellm"] if program == "systemctl" else [])), check=False, timeout=120)
+    done = box.run((program, "reload", *(["litellm"] if program == "systemctl" else [])), check=False, timeout=240)
     assert done.returncode != 0, (bad.name, program)
     if program == "litellmctl":
         assert bad.cause in done.stderr
@@ -122,7 +122,7 @@ def test_simultaneous_reloads(idle_box: Box) -> None:
 
         # Signals have no result, and several may count as one.
         idle_box.run(("sh", "-c", f"for i in 1 2 3 4 5 6 7 8 9 0; do kill -HUP {state(idle_box)['MainPID']}; done"))
-        idle_box.wait_until(lambda: runtime(idle_box)["generation"] > generation + 2, 60, "the signals were heard")
+        idle_box.wait_until(lambda: runtime(idle_box)["generation"] > generation + 2, 240, "the signals were heard")
         assert_settled(idle_box)
         assert runtime(idle_box)["generation"] <= generation + 4
         assert load.failed == []
@@ -140,7 +140,9 @@ def assert_reload_after_crash(box: Box, load: Load) -> None:
     started = reload(box)
     let_go(box)
     assert_all_succeed(box, [started])
-    assert [f"(pid {victim}) was killed by SIGKILL" in line for line in said(box, "warning")] == [True]
+    # On a busy machine another worker may have been late.
+    [line] = (line for line in said(box, "warning") if f"(pid {victim})" in line)
+    assert "was killed by SIGKILL" in line
     # Only the requests of the killed worker are lost.
     assert (len(load.failed) <= CLIENTS, load.refused) == (True, [])
 
