@@ -265,7 +265,7 @@ def test_other_user_runs_a_gateway(shared_box: Box) -> None:
 
 def test_answers_are_streamed(shared_box: Box) -> None:
     """A streamed answer arrives as server-sent events and ends with [DONE]."""
-    connection = shared_box.http_connection("127.0.0.1", 4000)
+    connection = shared_box.http_connection("127.0.0.1", 4000, timeout=120)
     body = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
     headers = {"Authorization": f"Bearer {key(shared_box)}", "Content-Type": "application/json"}
     try:

@@ -32,7 +32,7 @@ def write(box: Box, pair: TlsPair) -> Certificate:
 def served(box: Box) -> Certificate:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with box.connect("127.0.0.1", 4000) as plain, context.wrap_socket(plain) as connection:
+    with box.connect("127.0.0.1", 4000, timeout=60) as plain, context.wrap_socket(plain) as connection:
         found = connection.getpeercert(binary_form=True)
     assert found is not None
     return parse_certificate(ssl.DER_cert_to_PEM_cert(found))
