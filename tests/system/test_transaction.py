@@ -198,7 +198,7 @@ def test_interrupted_install_is_undone(shared_box: Box, number: int, code: int) 
     run = shared_box.popen(("python3", "-c", script))
     standby = "litellm-standby.service"
     shared_box.wait_until(
-        lambda: shared_box.show(standby, "ActiveState")["ActiveState"] == "activating", 60, "the standby starts"
+        lambda: shared_box.show(standby, "ActiveState")["ActiveState"] == "activating", 240, "the standby starts"
     )
     holder = json.loads(shared_box.read("/run/litellm-systemd/lock"))
     second = shared_box.run(("litellmctl", "config", "use", "demo"), check=False)
@@ -218,7 +218,7 @@ def interrupt(box: Box, verb: str, number: int, unit: str, *states: str) -> tupl
     run = box.popen(("env", "--default-signal", "litellmctl", *verb.split()))
     box.wait_until(lambda: box.show(unit, "ActiveState")["ActiveState"] in states, 120, f"{unit} is {states[0]}")
     box.run(("pkill", f"-{number}", "-f", f"litellmctl {verb}$"))
-    _, messages = run.communicate(timeout=60)
+    _, messages = run.communicate(timeout=240)
     return run.returncode, messages
 
 
@@ -229,7 +229,7 @@ def await_end(box: Box) -> None:
         states = [box.show(unit, "ActiveState")["ActiveState"] for unit in ("litellm.service", STANDBY)]
         return states == ["active", "inactive"]
 
-    box.wait_until(ended, 120, "the service serves alone")
+    box.wait_until(ended, 240, "the service serves alone")
     assert chat(box) == 200
 
 

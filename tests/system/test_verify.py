@@ -204,7 +204,7 @@ def test_a_kill_leaves_no_throwaway_unit(shared_box: Box) -> None:
         def throwaway_is(wanted: str) -> bool:
             return any(box.show(name, "ActiveState")["ActiveState"] == wanted for name in throwaways(box))
 
-        box.wait_until(lambda: throwaway_is("activating"), 60, "a throwaway unit starts")
+        box.wait_until(lambda: throwaway_is("activating"), 240, "a throwaway unit starts")
         if phase == "activating":
             (name,) = throwaways(box)
             assert box.show(name, *SANDBOX) == box.show("litellm.service", *SANDBOX)
