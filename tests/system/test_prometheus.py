@@ -116,11 +116,11 @@ def test_prometheus_scrapes_the_service(idle_box: Box, tmp_path: Path) -> None:
     # A series is known to Prometheus from its first value on, so its growth is seen with the second.
     send_requests(box)
     with prometheus(box, tmp_path):
-        box.wait_until(lambda: ask_if_up(box), 30, "a scrape")
+        box.wait_until(lambda: ask_if_up(box), 120, "a scrape")
         box.systemctl("reload", "litellm")
         send_requests(box)
         with contextlib.suppress(BoxError):
-            box.wait_until(lambda: without_data(box) <= set(_WITHOUT_DATA), 60, "data in each panel")
+            box.wait_until(lambda: without_data(box) <= set(_WITHOUT_DATA), 180, "data in each panel")
         assert without_data(box) == set(_WITHOUT_DATA)
         [group] = ask(box, "rules")["groups"]
         assert {(rule["name"], rule["health"], rule.get("lastError")) for rule in group["rules"]} == {

@@ -145,7 +145,7 @@ def test_interrupted(under_way: subprocess.Popen[str], number: signal.Signals, c
     name, _ = _namespaces_of(under_way)
     assert _pids_of(name)
     under_way.send_signal(number)
-    assert under_way.wait(timeout=60) == code
+    assert under_way.wait(timeout=180) == code
     wait_until(lambda: not find_cgroups(name), 60, "processes and control groups are gone")
     wait_until(lambda: not list(STATE.glob(f"{name}*")), 30, "the lock is gone")
 
