@@ -34,7 +34,7 @@ from service import (
 #: Health checks fail after half of this. On a busy machine the first request of a worker may import for five seconds.
 ENV = "NUM_WORKERS=2\nWATCHDOG_TIMEOUT=20\n"
 #: Long enough for a start on a busy machine; tests of failed starts wait this long.
-START = "START_TIMEOUT=45\n"
+START = "START_TIMEOUT=60\n"
 STANDBY = "litellm-standby.service"
 
 
@@ -115,14 +115,14 @@ def test_candidate_worker_exits(holding: Box) -> None:
     """If a worker of the new generation is killed or stopped, the reload fails with an error and no request fails."""
     before = state(holding), workers(holding)
     with loaded(holding, pause=LONG_PAUSE) as load:
-        for name, cause in (("KILL", "killed by SIGKILL before it was ready"), ("STOP", "START_TIMEOUT=45 s")):
+        for name, cause in (("KILL", "killed by SIGKILL before it was ready"), ("STOP", "START_TIMEOUT=60 s")):
             start = now(holding)
             hold(holding)
             reload = holding.popen(("systemctl", "reload", "litellm"))
             starting = holding.wait_until(lambda: workers(holding) - before[1], 60, "a worker starts")
             signal_process(holding, name, min(starting))
             let_go(holding)
-            assert reload.wait(timeout=120) != 0
+            assert reload.wait(timeout=240) != 0
             errors = said(holding, "err", start)
             assert len(errors) == 1, errors
             assert cause in errors[0]
@@ -173,7 +173,7 @@ def test_standby_fails_to_start(holding: Box) -> None:
             if whom == "worker":
                 victim = holding.wait_until(lambda: children(holding, standby(holding)), 120, "it has a worker")[0]
             signal_process(holding, name, victim)
-            _, stderr = restart.communicate(timeout=180)
+            _, stderr = restart.communicate(timeout=300)
             assert (restart.returncode, "was not changed and continues to serve" in stderr) == (69, True), (
                 name,
                 whom,
