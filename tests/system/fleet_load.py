@@ -19,7 +19,7 @@ CLIENTS = 32
 #: Seconds between two requests of a client. 32 clients then send eight a second, which takes half of a processor.
 PAUSE = 3.0
 #: Seconds that no answer takes, not even one that waits for a restart.
-_TIMEOUT = 60
+_TIMEOUT = 180
 #: Events of the shortest stream, and the milliseconds that it takes. Each event takes milliseconds of a processor.
 EVENTS, _DURATION = 5, 1500
 
@@ -52,7 +52,7 @@ class Load:
     def wait_for_each(self, *instances: str) -> None:
         """Wait until each of these instances has answered a request from now on."""
         now = time.monotonic()
-        wait_until(lambda: all(self.served_by(each, now) for each in instances), 60, f"{instances} answer")
+        wait_until(lambda: all(self.served_by(each, now) for each in instances), 180, f"{instances} answer")
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def loaded(
     try:
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(load.outcomes) >= CLIENTS, 60, "the first requests are answered")
+        wait_until(lambda: len(load.outcomes) >= CLIENTS, 180, "the first requests are answered")
         yield load
     finally:
         over.set()

@@ -157,4 +157,4 @@ def assert_shared_keys(fleet: Fleet) -> None:
     key = fleet.generate_key()
     assert [fleet.chat(key, name).status for name in reversed(fleet.boxes)] == [200] * 3
     ctl(fleet.boxes[maker], "key", "revoke", hashlib.sha256(key.encode()).hexdigest(), "--yes")
-    wait_until(lambda: {fleet.chat(key, name).status for name in fleet.boxes} == {401}, 10, "the key is refused")
+    wait_until(lambda: {fleet.chat(key, name).status for name in fleet.boxes} == {401}, 30, "the key is refused")
