@@ -415,10 +415,12 @@ def test_counters(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_drained_worker_that_does_not_exit(world: World) -> None:
+def test_drained_worker_that_does_not_exit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that has drained and hangs in LiteLLM's shutdown is killed after a minute, not after DRAIN_TIMEOUT."""
     world.settle()
     hanging, other = world.pool.workers
+    counted: list[tuple[str, ...]] = []
+    monkeypatch.setattr(world.master, "_count", lambda family, *labels, **_: counted.append((family.name, *labels)))
     world.master._on_stop()
     world.pool.exit(other, 0)
     world.pool.send(hanging, Drained(cut=0, seconds=3.0))
@@ -435,6 +437,7 @@ def test_drained_worker_that_does_not_exit(world: World) -> None:
     world.settle()
     assert world.exited
     assert world.lines[-1].endswith(" did not exit in time and was killed")
+    assert counted == [(families.DRAINS.name, "complete")]
 
 
 def test_pause_during_a_start(world: World) -> None:

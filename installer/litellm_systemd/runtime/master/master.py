@@ -369,7 +369,7 @@ class Master:
             self._on_drained(worker, message)
 
     def _on_drained(self, worker: WorkerHandle, message: Drained) -> None:
-        worker.limit_exit(time.monotonic() + _SHUTDOWN_TIMEOUT)
+        worker.on_drained(time.monotonic() + _SHUTDOWN_TIMEOUT)
         self._count(families.DRAINS, "cut" if message.cut else "complete")
         if message.cut:
             self._count(families.CUT_REQUESTS, amount=message.cut)
@@ -416,7 +416,7 @@ class Master:
             self.recycling.on_failed_start(worker, reason, time.monotonic())
         else:
             generation.workers.remove(worker)
-            if worker.kill_reason:
+            if worker.kill_reason and not worker.has_drained:
                 self._count(families.DRAINS, "cut")  # it could not report it
             self.draining = [each for each in self.draining if each.workers]
             if not clean and not worker.discarded:

@@ -75,6 +75,8 @@ class WorkerHandle:
         #: The status of waitpid(2), once it has exited.
         self.exit_status = 0
         self._was_hung = self._was_late = False
+        #: Whether it has reported the end of its drain.
+        self.has_drained = False
         #: Whether the main process killed it because it was no longer needed.
         self.discarded = False
         self._kill_at: float | None = None
@@ -134,8 +136,9 @@ class WorkerHandle:
         self._kill_at = deadline
         self.send_signal(signal.SIGTERM)
 
-    def limit_exit(self, deadline: float) -> None:
-        """Kill the worker if it still runs at `deadline`, or at the earlier one that it has."""
+    def on_drained(self, deadline: float) -> None:
+        """The worker has no requests left. It is killed if it still runs at `deadline`, or at an earlier one."""
+        self.has_drained = True
         self._kill_at = deadline if self._kill_at is None else min(self._kill_at, deadline)
 
     def force_close(self, deadline: float) -> None:
