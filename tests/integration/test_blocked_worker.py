@@ -195,7 +195,9 @@ def test_repeated_short_blocks_are_reported(service: Service) -> None:
     """
     before = service.workers()
     where = f"{service.folder}/mine.py:{line_of('time.sleep')} in async_pre_call_hook"
-    pattern = rf"^<4>{where}, time.sleep, blocks the event loop of a worker: (\d+) times so far, for up to "
+    pattern = (
+        rf"^<4>{re.escape(where)}, time.sleep, blocks the event loop of a worker: (\d+) times so far, for up to "
+    )
 
     def is_reported() -> re.Match[str] | None:
         # On a busy machine a block may take too long, or be noticed too late, to be a short one. Another follows.

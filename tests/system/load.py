@@ -138,7 +138,10 @@ def _client(
     over.wait(pause * offset)
     while not over.wait(pause):
         try:
-            if connection is None or is_stale(connection):
+            if connection is not None and is_stale(connection):
+                connection.close()
+                connection = None
+            if connection is None:
                 connection = box.http_connection("127.0.0.1", 4000, timeout=_CLIENT_TIMEOUT)
             response = _ask(connection, bearer, model=MODEL, messages=[{"role": "user", "content": "hi"}])
             response.read()

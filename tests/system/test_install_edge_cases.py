@@ -275,11 +275,16 @@ def test_uninstall_and_purge(box: Box, fresh: Callable[..., Any]) -> None:
         )
     )
     assert box.run(("systemctl", "start", "litellm-verify.service"), check=False).returncode != 0
-    code, messages = interrupt(
-        box, "uninstall --purge --yes", signal.SIGTERM, "litellm.service", "deactivating", "inactive"
-    )
-    assert (code, "The next run completes it." in messages) == (143, True), messages
-    ctl(box, "uninstall", "--purge", "--yes")
+    # It has only stopped the service: another verb undoes it, and an uninstall completes it.
+    for verb in ("start", "uninstall --purge --yes"):
+        code, messages = interrupt(
+            box, "uninstall --purge --yes", signal.SIGTERM, "litellm.service", "deactivating", "inactive"
+        )
+        assert (code, "The next uninstall completes it." in messages) == (143, True), messages
+        ctl(box, *verb.split())
+        if verb == "start":
+            assert (state(box)["ActiveState"], chat(box)) == ("active", 200)
+            assert box.systemctl("is-enabled", "litellm") == "enabled"
     box.run(("rmdir", "/opt/litellm-systemd"))
     assert changes(box) == before
     assert (box.read("/etc/passwd"), box.read("/etc/group")) == users

@@ -113,6 +113,7 @@ class World:
             counter=self.counter,
             tls=tls,
             leaving=self.leaving,
+            on_drained=lambda: self.application.events.append("drained"),
         )
         self.served: asyncio.Task[None]
 

@@ -146,15 +146,18 @@ def test_server_of_a_model_that_is_down(tmp_path: Path) -> None:
 def test_messages_of_own_loggers(tmp_path: Path) -> None:
     """A warning of the user's own Python file is not taken for the message of a provider whose words it has."""
     own = "team_hook: connection refused by 10.0.0.9, retrying"
-    host = Host(tmp_path, own)
+    wrapped = json.dumps({"message": "connection refused by 10.0.0.9", "component": "team_hook"})
+    host = Host(tmp_path, own, wrapped)
     assert find(detect_journal_upstream, host)
-    host = Host(tmp_path, own, UNREACHABLE)
+    host = Host(tmp_path, own, wrapped, UNREACHABLE, "team_hook: OSError: [Errno 28] No space left on device")
     (tmp_path / "team_hook.py").write_text("handler = None\n", encoding="utf-8")
     (tmp_path / "config.yaml").write_text(f"{GUARDED}litellm_settings: {{callbacks: team_hook.handler}}\n")
     host.gateway = read_config(tmp_path / "config.yaml")
     (found,) = find(detect_journal_upstream, host)
     assert "team_hook" not in found.evidence
     assert "The service cannot reach the provider (once" in found.evidence
+    (found,) = find(detect_journal_service, host)
+    assert "No space left" in found.evidence
 
 
 def test_name_servers_without_an_answer(tmp_path: Path) -> None:
@@ -482,7 +485,7 @@ def test_clients_with_the_other_scheme(tmp_path: Path) -> None:
     host = Host(tmp_path, plain, tls)
     (remark,) = (each for each in collect_remarks(host) if "closed" in each)
     assert remark.startswith(f"In the last hour the service {tls}. Write http://")
-    host.dotenv = Dotenv(".env", {"TLS_CERT_FILE": "/etc/gateway.pem"})
+    host.service = {**host.service, "StatusText": "serving HTTPS (…) on 127.0.0.1:4000 with 1 model, 2 workers"}
     (remark,) = (each for each in collect_remarks(host) if "closed" in each)
     assert remark.startswith(f"In the last hour the service {plain}. Write https://")
 
@@ -719,13 +722,13 @@ def with_failed_command(folder: Path, line: str, exited: str) -> Host:
         (
             0o755,
             "#!/bin/sh\r\n",
-            "its first line names '/bin/sh\\r', which does not exist",
+            "the first line of {} names '/bin/sh\\r', which does not exist",
             "sudo sed -i 's/\\r$//' {} && sudo litellmctl start",
         ),
         (
             0o755,
             "#!/opt/none/python -u\n",
-            "its first line names '/opt/none/python', which does not exist",
+            "the first line of {} names '/opt/none/python', which does not exist",
             "Correct ",
         ),
         (0, "", "{} does not exist", "Correct or remove /mine.conf:2, then: "),
@@ -745,6 +748,19 @@ def test_command_of_a_drop_in_that_systemd_cannot_execute(
     (found,) = find(detect_unit_drop_in, host)
     assert found.evidence.endswith(f"{exited}; {fault.format(program)}")
     assert found.remedy.startswith(remedy.format(program))
+
+
+@pytest.mark.parametrize("line", ["+-/none", "%E/none", '"/opt/my tools/none"', "/bin/sh -c true", "sh -c true"])
+def test_command_of_a_drop_in_that_is_not_judged(tmp_path: Path, line: str) -> None:
+    """Only a program with a plain path, whose failure counts, is judged; the line of the faulty one is named."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/sh").write_text("#!/bin/sh\t-e\n", encoding="ascii")
+    (tmp_path / "bin/sh").chmod(0o755)
+    exited = "litellm.service: Control process exited, code=exited, status=203/EXEC"
+    host = with_failed_command(tmp_path, f"ExecStartPre={line}\nExecStartPost=/none\nExecStartPre={line}", exited)
+    (found,) = find(detect_unit_drop_in, host)
+    assert found.evidence.endswith(f"{exited}; {tmp_path}/none does not exist")
+    assert found.remedy.startswith("Correct or remove /mine.conf:3, then: ")
 
 
 DROP_IN = "/etc/systemd/system/litellm.service.d/key.conf"

@@ -224,6 +224,7 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("ImportError: /opt/x/lib/_core.so: file too short", "file-damaged"),
         ("EOFError: marshal data too short", "file-damaged"),
+        ("LiteLLM Proxy: litellm.APIConnectionError: BedrockException - Server disconnected", "disconnected"),
         ("PermissionError: [Errno 13] Permission denied: '/etc/ssl/corp.pem'", "file-denied"),
         ("LiteLLM Proxy: litellm.APIConnectionError: can't start new thread (model m)", "too-many-tasks"),
         ("OSError: [Errno 28] No space left on device: '/var/lib/litellm/x'", "no-space"),

@@ -49,6 +49,13 @@ async def test_drain_stops_accepting() -> None:
             await world.connect()
 
 
+async def test_drain_is_reported_before_the_shutdown() -> None:
+    """The end of a drain is reported before the shutdown of LiteLLM, which may hang."""
+    async with serve() as world:
+        pass
+    assert world.application.events == ["lifespan.startup", "drained", "lifespan.shutdown"]
+
+
 async def test_drain_before_accepting() -> None:
     """A server that drains before `start_accepting` never accepts a connection."""
     world = World(1, 1)

@@ -436,7 +436,7 @@ def test_drained_worker_that_does_not_exit(world: World, monkeypatch: pytest.Mon
     assert hanging.killed
     world.settle()
     assert world.exited
-    assert world.lines[-1].endswith(" did not exit in time and was killed")
+    assert world.lines[-1].endswith(" hung in LiteLLM's shutdown and was killed")
     assert counted == [(families.DRAINS.name, "complete")]
 
 

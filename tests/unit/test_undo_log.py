@@ -99,7 +99,6 @@ def test_invalid_undo_log(layout: Layout, text: str) -> None:
     [
         ("rotate-key", "; then again: sudo litellmctl rotate-key"),
         ("doctor --fix", ""),
-        ("uninstall", ""),
     ],
 )
 def test_doctor_names_the_interrupted_command(layout: Layout, verb: str, again: str) -> None:
@@ -111,6 +110,25 @@ def test_doctor_names_the_interrupted_command(layout: Layout, verb: str, again: 
     assert isinstance(found, Finding)
     assert found.evidence.endswith(f"records an unfinished {verb}")
     assert found.remedy == f"{UNFINISHED.remedy}{again}"
+
+
+def test_doctor_says_how_an_uninstall_is_kept_or_completed(layout: Layout) -> None:
+    """An interrupted uninstall can be undone as long as nothing is removed. Then it is completed by an uninstall."""
+    UndoLog(layout, "uninstall", HOST, purge=True)
+    snapshot = Snapshot(layout)
+    snapshot.is_root = True
+    (found,) = detect_files_unfinished.detect(snapshot)
+    assert isinstance(found, Finding)
+    assert found.remedy == "sudo litellmctl uninstall --purge    # completes it"
+    file = layout.real("/etc/litellm/litellm.env")
+    file.parent.mkdir(parents=True)
+    file.touch()
+    snapshot = Snapshot(layout)
+    snapshot.is_root = True
+    (found,) = detect_files_unfinished.detect(snapshot)
+    assert isinstance(found, Finding)
+    assert found.remedy.startswith("sudo litellmctl doctor --fix    # undoes it, ")
+    assert found.remedy.endswith(": sudo litellmctl uninstall --purge")
 
 
 def test_the_undo_log_has_the_verb(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Found by the result that systemd reports, without the journal. `systemctl set-pr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -196,6 +197,11 @@ _BY_STATUS = {
 }
 #: The commands before and after that of the service.
 _COMMANDS = ("ExecStartPre", "ExecStartPost")
+#: A command whose failure systemd ignores; the path of a program without quotes, specifiers and variables; and the
+#: interpreter in the first line of a script (execve(2)).
+_MAY_FAIL = re.compile(r"[@:+!|]*-")
+_PLAIN = re.compile(r"[@:+!|]*(/[^\s%$\"'\\]+)(?=\s|$)")
+_SCRIPT = re.compile(rb"#![ \t]*([^ \t\n]+)")
 #: In systemd's message about a job that it gave up. The process that it started may still become ready.
 _GIVEN_UP = f"Job {contract.SERVICE}/start timed out"
 #: As often as this, restarts are a loop: the service runs only for a moment.
@@ -218,16 +224,19 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
         return
     names = _BY_STATUS.get(found.status, ()) if found.result == "exit-code" else _BY_RESULT.get(found.result, ())
     if found.result in ("exit-code", "signal") and (control := failed_command(snapshot.known_events)):
-        commands = [each for each in drop_ins(snapshot) if each.name in _COMMANDS and not each.value.startswith("-")]
+        commands = [each for each in drop_ins(snapshot) if each.name in _COMMANDS and not _MAY_FAIL.match(each.value)]
         if commands:
             shown = "; ".join(f"{each.where}: {each.assignment}" for each in commands)
             output = find_output(failed_start(snapshot))
             said = f"; last output: {output}" if output else ""
-            programs = [snapshot.layout.real(_program(each)) for each in commands if "203/EXEC" in control]
-            fault, fix = next((each for each in map(_find_fault, programs) if each[0]), ("", ""))
+            culprit, fault, fix = commands[0], "", ""
+            for each in commands if "203/EXEC" in control else ():
+                plain = _PLAIN.match(each.value)
+                if plain and (found_fault := _find_fault(snapshot.layout.real(plain[1]))) is not None:
+                    culprit, (fault, fix) = each, found_fault
             yield SETTING.finding(
                 f"{shown}; {control}{said}" + (f"; {fault}" if fault else ""),
-                where=commands[0].where,
+                where=culprit.where,
                 instead=f"{fix} && sudo litellmctl start" if fix else "",
             )
             return
@@ -237,28 +246,22 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
         yield SETTING.finding(f"{shown}; {contract.SERVICE}: {found}", where=lines[0].where)
 
 
-def _program(line: UnitLine) -> str:
-    """The program of an Exec line, without the prefixes of systemd.service(5)."""
-    return line.value.split()[0].lstrip("-@:+!|").strip('"')
-
-
-def _find_fault(program: Path) -> tuple[str, str]:
-    """Why a program cannot be executed, and a command that repairs it; both are empty if no reason is found."""
+def _find_fault(program: Path) -> tuple[str, str] | None:
+    """Why a program cannot be executed, and a command that repairs it, or none; None if no reason is found."""
     try:
         mode = program.stat().st_mode
+        if not mode & 0o111:
+            return f"{program} is not executable", f"sudo chmod a+x {program}"
         with program.open("rb") as file:
-            first = file.readline(256)
+            script = _SCRIPT.match(file.readline(256))
+        if script is None or Path(interpreter := script[1].decode(errors="replace")).exists():
+            return None
+        fix = f"sudo sed -i 's/\\r$//' {program}" if interpreter.endswith("\r") else ""
+        return f"the first line of {program} names {interpreter!r}, which does not exist", fix
     except FileNotFoundError:
         return f"{program} does not exist", ""
     except OSError:
-        return "", ""
-    if not mode & 0o111:
-        return f"{program} is not executable", f"sudo chmod a+x {program}"
-    interpreter = first[2:].strip(b" \n").split(b" ")[0].decode(errors="replace")
-    if first.startswith(b"#!") and not Path(interpreter).exists():
-        fix = f"sudo sed -i 's/\\r$//' {program}" if interpreter.endswith("\r") else ""
-        return f"its first line names {interpreter!r}, which does not exist", fix
-    return "", ""
+        return None
 
 
 def failed_command(events: tuple[Event, ...]) -> str:

@@ -87,7 +87,12 @@ def detect_files_unfinished(snapshot: Snapshot) -> Iterator[Finding]:
     if found is not None and find_holder(snapshot.layout) is None:
         step = f"; last step: {found.taken[-1]}" if found.taken else ""
         finding = UNFINISHED.finding(f"{snapshot.layout.undo_log} records an unfinished {found.verb}{step}")
-        if found.manifest is None and found.verb not in ("uninstall", "doctor --fix", "change"):
+        if found.verb == "uninstall":
+            complete = "sudo litellmctl uninstall" + (" --purge" if found.purge else "")
+            is_whole = all(snapshot.file(path) is not None for path in found.host.files)
+            undo = f"{FIX}    # undoes it, as nothing is removed yet; to complete it: {complete}"
+            finding = replace(finding, remedy=undo if is_whole else f"{complete}    # completes it")
+        elif found.manifest is None and found.verb not in ("doctor --fix", "change"):
             finding = replace(finding, remedy=f"{finding.remedy}; then again: sudo litellmctl {found.verb}")
         yield finding
 

@@ -162,10 +162,20 @@ def detect_port_socket_failed(snapshot: Snapshot) -> Iterator[Finding]:
     if lines:
         remedy = CORRECT_LINE.format(where=lines[0].where)
     addresses = listen_addresses(snapshot.socket.get("Listen", ""))
-    if lines and len({each.rpartition(":")[2] for each in addresses}) < len(addresses):
+    if lines and "Address already in use" in evidence and _exclude_each_other(addresses):
         evidence += f"; {contract.SOCKET} has {' and '.join(addresses)}, which exclude each other"
         remedy += "    # ListenStream= without a value, in the line before, removes the address of the unit"
     yield SOCKET.finding(f"{where}{evidence}", remedy=remedy)
+
+
+def _exclude_each_other(addresses: tuple[str, ...]) -> bool:
+    """Whether two addresses have the same port, and one of them is each address of the host, or both are the same."""
+    pairs = [each.rpartition(":")[::2] for each in addresses]
+    ports = [port for _, port in pairs]
+    return any(
+        ports.count(port) > 1 and (host in ("0.0.0.0", "[::]", "*") or pairs.count((host, port)) > 1)  # noqa: S104
+        for host, port in pairs
+    )
 
 
 #: Opens the port as the socket unit has it now.

@@ -33,7 +33,6 @@ from litellm_systemd.doctor import (
 )
 from litellm_systemd.doctor.engine import DoctorCheck
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.env.variables import TLS_CERT_FILE
 from litellm_systemd.errors import InstallerError
 from litellm_systemd.host.install_lock import find_holder
 from litellm_systemd.host.observe import is_booted
@@ -169,10 +168,8 @@ def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
         more = f" and {len(clients) - _NAMED} more" if len(clients) > _NAMED else ""
         yield f"In the last hour these clients used the old master key, {end}: {', '.join(clients[:_NAMED])}{more}"
     for pattern, verb, noun, https, hint in _REFUSALS:
-        if https is not None and https != (TLS_CERT_FILE.name in snapshot.dotenv.values):
-            continue
         lines = [match for text in texts if (match := pattern.match(text))]
-        if not lines:
+        if not lines or (https is not None and _serves_https(snapshot) is not https):
             continue
         reasons = _add_up(_REASON, [line["reasons"] for line in lines])
         refused = _add_up(_CLIENT, [line["clients"] for line in lines])
@@ -181,6 +178,11 @@ def _refused_clients(snapshot: Snapshot) -> Iterator[str]:
         named = ", ".join(f"{client} ({count})" for client, count in refused[:_NAMED])
         more = f" and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
         yield f"In the last hour the service {verb} {listed}, from {named}{more}. {hint}"
+
+
+def _serves_https(snapshot: Snapshot) -> bool:
+    """Whether the service serves HTTPS, from its status: the environment is for root alone."""
+    return contract.SERVING_HTTPS in snapshot.service.get("StatusText", "")
 
 
 def _add_up(pattern: re.Pattern[str], texts: list[str]) -> list[tuple[str, int]]:

@@ -140,7 +140,10 @@ KNOWN_ERRORS = (
         "systemd cannot execute the Python of the service or a command of a drop-in: permissions, also of a folder"
         " above it, or a noexec mount",
         "namei -l {python}    # every folder needs x for all; then: findmnt -no TARGET,OPTIONS -T {python}",
-        ("ExecStart", "NoExecPaths", "ExecPaths", "InaccessiblePaths", "RootDirectory", "SELinuxContext"),
+        (
+            *("ExecStart", "ExecStartPre", "ExecStartPost", "NoExecPaths", "ExecPaths", "InaccessiblePaths"),
+            *("RootDirectory", "SELinuxContext"),
+        ),
     ),
     KnownError(
         r"Failed to set up mount namespacing|Failed at step NAMESPACE|Failed to set up namespac"

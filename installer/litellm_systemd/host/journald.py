@@ -59,7 +59,7 @@ def require_journal() -> None:
     """
     folders = [folder for path in ("/run/log/journal", "/var/log/journal") for folder in Path(path).glob("*")]
     if not folders:
-        gap = observe_gap(Layout())
+        gap = next(_settings(Layout()), None)
         raise Unavailable(
             "this system has no journal: /run/log/journal and /var/log/journal are empty"
             + (f" ({gap.reason})" if gap else ""),

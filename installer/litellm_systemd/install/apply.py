@@ -7,14 +7,15 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from litellm_systemd import contract
 from litellm_systemd.command import run, uninterruptible
 from litellm_systemd.database import backup, postgres
 from litellm_systemd.database.steps import database_environment, installed_settings, migrate, undo_migration
-from litellm_systemd.errors import CommandError, InstallerError, Interrupted, remedy_of
+from litellm_systemd.errors import CommandError, InstallerError, Interrupted, Unavailable, remedy_of
 from litellm_systemd.host.files import (
     forget_before,
     group_exists,
@@ -367,12 +368,30 @@ def recover(executor: Executor) -> None:
             executor.say(f"an earlier {found.verb} was interrupted at its end: completing it")
             _finish(layout, found.taken, found.manifest)
         elif found.verb == "uninstall":
-            executor.say("an earlier uninstall was interrupted: completing it")
-            host = observe_host(layout, executor.systemctl)
-            apply_uninstall(executor, plan_uninstall(layout, host, purge=found.purge), host, purge=found.purge)
+            _recover_uninstall(executor, found)
         else:
             executor.say(f"an earlier {found.verb} was interrupted: undoing it first")
             _undo(executor, found)
+
+
+def _recover_uninstall(executor: Executor, found: Unfinished) -> None:
+    """Undo it if it has only stopped the service, and no one asks for it again. Else complete it."""
+    layout = executor.layout
+    host = observe_host(layout, executor.systemctl)
+    if executor.verb != "uninstall" and found.host.files.keys() <= host.files.keys():
+        executor.say("an earlier uninstall was interrupted before it removed anything: undoing it")
+        before = replace(host, units=found.host.units)
+        plan = plan_uninstall(layout, before, purge=found.purge)
+        stops = tuple(each for each in plan.actions if each.verb in (Verb.STOP_TIMER, Verb.STOP, Verb.DISABLE))
+        _undo(executor, replace(found, taken=stops))
+        return
+    executor.say("an earlier uninstall was interrupted: completing it")
+    apply_uninstall(executor, plan_uninstall(layout, host, purge=found.purge), host, purge=found.purge)
+    if executor.verb != "uninstall" and not Path(__file__).exists():
+        raise Unavailable(
+            "litellmctl and the service are removed now: an uninstall was interrupted, and this completed it",
+            "To install again, use the checkout or the package as the first time.",
+        )
 
 
 def _undo(executor: Executor, found: Unfinished) -> None:
@@ -514,7 +533,7 @@ def changing(layout: Layout, verb: str, say: Say, *, wait: bool = False) -> Iter
             yield executor
         except Interrupted as error:
             if not error.hint and read_undo_log(layout) is not None:
-                error.hint = "The next run completes it."
+                error.hint = f"The next {'uninstall' if verb == 'uninstall' else 'run'} completes it."
             raise
         finally:
             # A host without systemd has no standby either.

@@ -41,9 +41,9 @@ _NORMAL = re.compile(
 )
 #: systemd's lines about one failure follow each other within these seconds.
 _TOGETHER = 10.0
-#: Systemd's messages about the end of the service, and the seconds in which it ends after it has logged why, on a
-#: busy host.
-_ENDS, _END = ("unit-ended", "start-limit"), 60.0
+#: Consequences: systemd's messages about the end of the service, and a cooldown; and the seconds in which they follow
+#: the message that says why, on a busy host.
+_ENDS, _END = ("unit-ended", "start-limit", "cooldown"), 60.0
 #: The parts in which two messages of one kind differ: ids, addresses, times, numbers.
 _VARIABLE_PARTS = re.compile(
     r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b0x[0-9a-f]+\b|\b(?=[0-9a-f]*\d)[0-9a-f]{10,}\b|\d+",
@@ -67,6 +67,7 @@ class LogEvent:
     from_systemd: bool = False
     call: str = ""
     count: int = 1
+    logger: str = ""
 
     @property
     def head(self) -> str:
@@ -88,11 +89,6 @@ class LogEvent:
     def signature(self) -> Signature | None:
         """The known message that matches; None if it is unknown."""
         return find_signature(self.message_lines, from_systemd=self.from_systemd)
-
-    @property
-    def logger(self) -> str:
-        """What is before the first colon: in most messages of Python code the name of the logger."""
-        return self.text.partition(": ")[0]
 
     @property
     def sample(self) -> str:
@@ -155,7 +151,7 @@ def read_events(entries: Iterable[Mapping[str, Any]]) -> tuple[LogEvent, ...]:
 def _line(entry: Mapping[str, Any]) -> LogEvent:
     message = message_text(entry.get("MESSAGE"))
     pid = str(entry.get("_PID", ""))
-    text, call = _unwrap(message)
+    text, call, logger = _unwrap(message)
     if (more := _MORE.match(text)) is not None:
         text = text[more.end() :]
     if (request := _REQUEST.search(text)) is not None:
@@ -168,6 +164,7 @@ def _line(entry: Mapping[str, Any]) -> LogEvent:
         from_systemd=pid == "1" or _is_forked_by_systemd(entry),
         call=call,
         count=int(more[1]) if more else 1,
+        logger=logger or text.partition(": ")[0],
     )
 
 
@@ -194,18 +191,18 @@ def message_text(message: Any) -> str:
     return message[:_MAX_TEXT] if isinstance(message, str) else ""
 
 
-def _unwrap(message: str) -> tuple[str, str]:
-    """Message and traceback of a JSON_LOGS object, and the id of the request, if it has one."""
+def _unwrap(message: str) -> tuple[str, str, str]:
+    """Of a JSON_LOGS object: message and traceback, the id of the request and the logger, if it has them."""
     if not message.startswith("{"):
-        return message, ""
+        return message, "", ""
     try:
         found = dict(json.loads(message))
     except (ValueError, TypeError, RecursionError):
-        return message, ""
+        return message, "", ""
     trace = str(found.get("stacktrace") or "").rstrip()
-    return "\n".join(part for part in (str(found.get("message", "")), trace) if part), str(
-        found.get("litellm_call_id") or found.get("call_id") or ""
-    )
+    text = "\n".join(part for part in (str(found.get("message", "")), trace) if part)
+    call = str(found.get("litellm_call_id") or found.get("call_id") or "")
+    return text, call, str(found.get("component") or "")
 
 
 def _continues(event: LogEvent, line: LogEvent) -> bool:
@@ -220,12 +217,16 @@ def _continues(event: LogEvent, line: LogEvent) -> bool:
 def group_events(events: Iterable[LogEvent], own_loggers: Container[str] = ()) -> tuple[Group, ...]:
     """Events by their signature, else by their text without variable parts.
 
-    A message of `own_loggers`, those of the user's Python files, has no signature: its words are theirs.
+    A message of `own_loggers`, those of the user's Python files, is no message of a provider, whatever its words.
     The latest group is first, but systemd's lines about the end of the service come after what it ended of, and what
     clients caused is last.
     """
     found: dict[str, tuple[Signature | None, list[LogEvent]]] = {}
-    known = [(event, None if event.logger in own_loggers else event.signature) for event in events]
+    known = []
+    for event in events:
+        signature = event.signature
+        is_own = signature is not None and signature.area in ("aws", "upstream") and event.logger in own_loggers
+        known.append((event, None if is_own else signature))
     for event, signature in _count_once(known):
         name = signature.name if signature else shape_of(event)
         found.setdefault(name, (signature, []))[1].append(event)

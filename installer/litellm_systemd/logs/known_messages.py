@@ -610,7 +610,8 @@ _SYSTEMD = (
     Signature(
         "start-timeout",
         "systemd",
-        r"(?:start|reload|stop-\w+).{0,200} operation timed out|State '\S{1,40}' timed out",
+        r"(?:start|reload|stop-\w+).{0,200} operation timed out"
+        r"|State '(?:start|reload|stop-(?!watchdog))[\w-]*' timed out",
         "The service did not become ready, or did not stop, within its timeout",
         "set a larger START_TIMEOUT or DRAIN_TIMEOUT in .env, then: sudo litellmctl install",
         min_count=0,
@@ -697,6 +698,14 @@ _AWS = (
 )
 
 _UPSTREAM = (
+    Signature(
+        "disconnected",
+        "upstream",
+        r"Server disconnected(?: without sending a response)?",
+        "The provider, or a proxy or firewall before it, closed the connection without an answer",
+        "check the proxy: sudo litellmctl doctor",
+        min_count=3,
+    ),
     Signature(
         "silent-names",
         "upstream",

@@ -51,9 +51,10 @@ from litellm_systemd.runtime.worker.worker import Job
 
 #: Seconds between two checks of the timeouts.
 _TICK = 0.25
-#: Seconds for a worker to exit after its last request: LiteLLM writes its buffers then, to a database as well. The
-#: first holds after the longest drain, the second after any other, unless it ends later.
-_EXIT_TIMEOUT, _SHUTDOWN_TIMEOUT = 15.0, 60.0
+#: Seconds for a worker to exit after the longest possible drain: LiteLLM writes its buffers then.
+_EXIT_TIMEOUT = 15.0
+#: The same after the end of its own drain. The earlier end holds.
+_SHUTDOWN_TIMEOUT = 60.0
 #: The service exits if a serving generation has no worker left after this many failed starts in a row.
 _MAX_FAILED_STARTS = 5
 _STOPPING = "the service is stopping"

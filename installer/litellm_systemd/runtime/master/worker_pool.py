@@ -133,12 +133,15 @@ class WorkerHandle:
     def drain(self, deadline: float) -> None:
         """Make the worker drain and exit. It is killed if it still runs at `deadline`."""
         self.phase = Phase.DRAINING
-        self._kill_at = deadline
+        self._kill_by(deadline)
         self.send_signal(signal.SIGTERM)
 
     def on_drained(self, deadline: float) -> None:
         """The worker has no requests left. It is killed if it still runs at `deadline`, or at an earlier one."""
         self.has_drained = True
+        self._kill_by(deadline)
+
+    def _kill_by(self, deadline: float) -> None:
         self._kill_at = deadline if self._kill_at is None else min(self._kill_at, deadline)
 
     def force_close(self, deadline: float) -> None:
@@ -147,7 +150,7 @@ class WorkerHandle:
         The signal is not a second SIGTERM: under another KillMode= systemd and the main process both send the first.
         """
         self.phase = Phase.DRAINING
-        self._kill_at = deadline
+        self._kill_by(deadline)
         self.send_signal(signal.SIGQUIT)
 
     def discard(self) -> None:
@@ -177,7 +180,8 @@ class WorkerHandle:
         ended_block = self._observe_progress(now, hang_limit)
         silence = now - self.progress_at
         if self._kill_at is not None and now >= self._kill_at:
-            self.kill_reason = self.kill_reason or "did not exit in time"
+            late = "hung in LiteLLM's shutdown" if self.has_drained else "did not exit in time"
+            self.kill_reason = self.kill_reason or late
             self._kill_at = None
             self.send_signal(signal.SIGKILL)
         elif not self.kill_reason and silence > (start_timeout if self.phase is Phase.STARTING else hang_limit):
