@@ -224,6 +224,8 @@ def test_refusals_of_aws_are_known(name: str) -> None:
         ("OSError: [Errno 24] Too many open files", "too-many-files"),
         ("ImportError: /opt/x/lib/_core.so: file too short", "file-damaged"),
         ("EOFError: marshal data too short", "file-damaged"),
+        ("Decryption failed (incorrect key?): error:00000000:lib(0)::reason(0)", "credentials-unreadable"),
+        ("LiteLLM: register_model: model=a/b has custom pricing but not in built-in cost map and no", "cache-cost"),
         ("LiteLLM Proxy: litellm.APIConnectionError: BedrockException - Server disconnected", "disconnected"),
         ("PermissionError: [Errno 13] Permission denied: '/etc/ssl/corp.pem'", "file-denied"),
         ("LiteLLM Proxy: litellm.APIConnectionError: can't start new thread (model m)", "too-many-tasks"),

@@ -57,6 +57,15 @@ _PORT_TAKEN = Signature(
     " then: sudo litellmctl install",
     min_count=0,
 )
+#: A child of systemd decrypts. Its lines may lack the name of systemd.
+_CREDENTIALS_UNREADABLE = Signature(
+    "credentials-unreadable",
+    "systemd",
+    r"Failed to set up credentials|Failed at step CREDENTIALS|^Decryption failed",
+    "systemd cannot decrypt the secrets of the service, or read its certificate or key",
+    "find the cause: sudo litellmctl doctor",
+    min_count=0,
+)
 _SERVICE = (
     Signature(
         "worker-cannot-start",
@@ -546,6 +555,14 @@ _LITELLM = (
         "LiteLLM's model map does not contain the model: it works, but its cost counts as 0",
         "set input_cost_per_token and output_cost_per_token under model_info, or upgrade: litellmctl upgrade",
     ),
+    Signature(
+        "cache-cost",
+        "litellm",
+        r"register_model: .{0,200}has custom pricing but not in built-in cost map",
+        "The model_info of a model has no price of cached tokens, so they cost nothing in its spend",
+        "add cache_creation_input_token_cost and cache_read_input_token_cost to it",
+        min_count=0,
+    ),
 )
 
 _SYSTEMD = (
@@ -581,14 +598,7 @@ _SYSTEMD = (
         "on a slow host set a larger WATCHDOG_TIMEOUT in .env; to find the cause: sudo litellmctl doctor",
         min_count=0,
     ),
-    Signature(
-        "credentials-unreadable",
-        "systemd",
-        r"Failed to set up credentials|Failed at step CREDENTIALS|^Decryption failed",
-        "systemd cannot decrypt the secrets of the service, or read its certificate or key",
-        "find the cause: sudo litellmctl doctor",
-        min_count=0,
-    ),
+    _CREDENTIALS_UNREADABLE,
     Signature(
         "cannot-execute",
         "systemd",
@@ -801,7 +811,10 @@ _PROVIDERS = (
 
 #: Tried in this order. A message that contains the text of another one comes after it.
 SIGNATURES = (*_CLIENTS, *_SERVICE, *_LITELLM, *_UPSTREAM, *_AWS, *_PROVIDERS, *_SYSTEMD)
-_GENERAL = tuple(one for one in SIGNATURES if one not in (*_PROVIDERS, *_SYSTEMD))
+_GENERAL = (
+    *(one for one in SIGNATURES if one not in (*_PROVIDERS, *_SYSTEMD)),
+    _CREDENTIALS_UNREADABLE,
+)
 
 #: What a pattern must not match: links, such as that of LiteLLM to report a bug, and names of models.
 _NO_MESSAGE = re.compile(
