@@ -10,7 +10,7 @@ import pytest
 from litellm_systemd.doctor.check_files import UNFINISHED, detect_files_unfinished
 from litellm_systemd.doctor.engine import Finding
 from litellm_systemd.doctor.snapshot import Snapshot
-from litellm_systemd.errors import InputError, Interrupted
+from litellm_systemd.errors import InputError, Interrupted, Unavailable
 from litellm_systemd.host.layout import Layout
 from litellm_systemd.host.state import Action, DesiredState, FileState, HostState, Plan, Running, UnitState, Verb
 from litellm_systemd.install import apply
@@ -129,6 +129,20 @@ def test_doctor_says_how_an_uninstall_is_kept_or_completed(layout: Layout) -> No
     assert isinstance(found, Finding)
     assert found.remedy.startswith("sudo litellmctl doctor --fix    # undoes it, ")
     assert found.remedy.endswith(": sudo litellmctl uninstall --purge")
+
+
+def test_no_verb_but_uninstall_removes_its_own_release(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an interrupted uninstall has removed files, another verb of the installed release names the command."""
+    monkeypatch.setattr(apply, "require_root", lambda _what: None)
+    monkeypatch.setattr(apply, "__file__", str(layout.real(f"{layout.prefix}/releases/a/apply.py")))
+    UndoLog(layout, "uninstall", HOST)
+    with (
+        pytest.raises(Unavailable, match="after it had removed files") as refused,
+        apply.changing(layout, "start", print),
+    ):
+        pass
+    assert refused.value.hint.startswith("To complete it: sudo litellmctl uninstall. ")
+    assert layout.real(layout.undo_log).exists()
 
 
 def test_the_undo_log_has_the_verb(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,12 +88,11 @@ def detect_files_unfinished(snapshot: Snapshot) -> Iterator[Finding]:
         step = f"; last step: {found.taken[-1]}" if found.taken else ""
         finding = UNFINISHED.finding(f"{snapshot.layout.undo_log} records an unfinished {found.verb}{step}")
         if found.verb == "uninstall":
-            complete = "sudo litellmctl uninstall" + (" --purge" if found.purge else "")
             is_whole = all(snapshot.file(path) is not None for path in found.host.files)
-            undo = f"{FIX}    # undoes it, as nothing is removed yet; to complete it: {complete}"
-            finding = replace(finding, remedy=undo if is_whole else f"{complete}    # completes it")
+            undo = f"{FIX}    # undoes it, as nothing is removed yet; to complete it: {found.command}"
+            finding = replace(finding, remedy=undo if is_whole else f"{found.command}    # completes it")
         elif found.manifest is None and found.verb not in ("doctor --fix", "change"):
-            finding = replace(finding, remedy=f"{finding.remedy}; then again: sudo litellmctl {found.verb}")
+            finding = replace(finding, remedy=f"{finding.remedy}; then again: {found.command}")
         yield finding
 
 

@@ -375,7 +375,11 @@ def recover(executor: Executor) -> None:
 
 
 def _recover_uninstall(executor: Executor, found: Unfinished) -> None:
-    """Undo it if it has only stopped the service, and no one asks for it again. Else complete it."""
+    """Undo it if it has only stopped the service, and no one asks for it again. Else complete it.
+
+    Raises:
+        Unavailable: another verb would remove the release that it runs from.
+    """
     layout = executor.layout
     host = observe_host(layout, executor.systemctl)
     if executor.verb != "uninstall" and found.host.files.keys() <= host.files.keys():
@@ -385,13 +389,14 @@ def _recover_uninstall(executor: Executor, found: Unfinished) -> None:
         stops = tuple(each for each in plan.actions if each.verb in (Verb.STOP_TIMER, Verb.STOP, Verb.DISABLE))
         _undo(executor, replace(found, taken=stops))
         return
+    own = Path(__file__).resolve().is_relative_to(layout.real(layout.prefix).resolve())
+    if executor.verb != "uninstall" and own:
+        raise Unavailable(
+            "an earlier uninstall was interrupted after it had removed files",
+            f"To complete it: {found.command}. Then install again from the checkout or the package.",
+        )
     executor.say("an earlier uninstall was interrupted: completing it")
     apply_uninstall(executor, plan_uninstall(layout, host, purge=found.purge), host, purge=found.purge)
-    if executor.verb != "uninstall" and not Path(__file__).exists():
-        raise Unavailable(
-            "litellmctl and the service are removed now: an uninstall was interrupted, and this completed it",
-            "To install again, use the checkout or the package as the first time.",
-        )
 
 
 def _undo(executor: Executor, found: Unfinished) -> None:

@@ -38,6 +38,11 @@ class Unfinished:
     manifest: str | None = None
     purge: bool = False
 
+    @property
+    def command(self) -> str:
+        """The command that does it again."""
+        return f"sudo litellmctl {self.verb}{' --purge' if self.purge else ''}"
+
 
 class UndoLog:
     """Writes the undo log. Every method returns after the file is on the disk."""
