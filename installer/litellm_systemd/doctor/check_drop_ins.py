@@ -16,7 +16,7 @@ from litellm_systemd.doctor.engine import Cause, Finding, detects
 from litellm_systemd.doctor.snapshot import Snapshot
 from litellm_systemd.doctor.start_errors import find_output
 from litellm_systemd.host.effective import UnitLine
-from litellm_systemd.host.layout import UNITS
+from litellm_systemd.host.layout import UNITS, Layout
 from litellm_systemd.host.state import in_words
 from litellm_systemd.host.systemctl import Event
 from litellm_systemd.report.report import Outcome
@@ -229,11 +229,9 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
             shown = "; ".join(f"{each.where}: {each.assignment}" for each in commands)
             output = find_output(failed_start(snapshot))
             said = f"; last output: {output}" if output else ""
-            culprit, fault, fix = commands[0], "", ""
-            for each in commands if "203/EXEC" in control else ():
-                plain = _PLAIN.match(each.value)
-                if plain and (found_fault := _find_fault(snapshot.layout.real(plain[1]))) is not None:
-                    culprit, (fault, fix) = each, found_fault
+            # In the order in which systemd runs them.
+            faults = (_find_fault(snapshot.layout, each) for each in reversed(commands) if "203/EXEC" in control)
+            culprit, fault, fix = next(filter(None, faults), (commands[0], "", ""))
             yield SETTING.finding(
                 f"{shown}; {control}{said}" + (f"; {fault}" if fault else ""),
                 where=culprit.where,
@@ -246,20 +244,24 @@ def detect_unit_drop_in(snapshot: Snapshot) -> Iterator[Finding]:
         yield SETTING.finding(f"{shown}; {contract.SERVICE}: {found}", where=lines[0].where)
 
 
-def _find_fault(program: Path) -> tuple[str, str] | None:
-    """Why a program cannot be executed, and a command that repairs it, or none; None if no reason is found."""
+def _find_fault(layout: Layout, line: UnitLine) -> tuple[UnitLine, str, str] | None:
+    """The line, why its program cannot be executed, and a command that repairs it, or an empty string; None if no
+    reason is found.
+    """
+    if (plain := _PLAIN.match(line.value)) is None:
+        return None
+    program = layout.real(plain[1])
     try:
-        mode = program.stat().st_mode
-        if not mode & 0o111:
-            return f"{program} is not executable", f"sudo chmod a+x {program}"
+        if not program.stat().st_mode & 0o111:
+            return line, f"{program} is not executable", f"sudo chmod a+x {program}"
         with program.open("rb") as file:
             script = _SCRIPT.match(file.readline(256))
         if script is None or Path(interpreter := script[1].decode(errors="replace")).exists():
             return None
         fix = f"sudo sed -i 's/\\r$//' {program}" if interpreter.endswith("\r") else ""
-        return f"the first line of {program} names {interpreter!r}, which does not exist", fix
+        return line, f"the first line of {program} names {interpreter!r}, which does not exist", fix
     except FileNotFoundError:
-        return f"{program} does not exist", ""
+        return line, f"{program} does not exist", ""
     except OSError:
         return None
 

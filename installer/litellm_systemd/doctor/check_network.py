@@ -157,8 +157,8 @@ def detect_port_socket_failed(snapshot: Snapshot) -> Iterator[Finding]:
     ]
     lines = drop_ins(snapshot, contract.SOCKET)
     where = "".join(f"{each.where}: {each.assignment}: " for each in lines[:1])
-    remedy = "sudo systemctl reset-failed litellm.socket litellm.service && sudo litellmctl start"
     evidence = failed[-1] if failed else f"{contract.SOCKET}: Result={snapshot.socket.get('Result', '')}"
+    remedy = "sudo systemctl reset-failed litellm.socket litellm.service && sudo litellmctl start"
     if lines:
         remedy = CORRECT_LINE.format(where=lines[0].where)
     addresses = listen_addresses(snapshot.socket.get("Listen", ""))

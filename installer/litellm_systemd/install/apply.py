@@ -382,19 +382,18 @@ def _recover_uninstall(executor: Executor, found: Unfinished) -> None:
     """
     layout = executor.layout
     host = observe_host(layout, executor.systemctl)
-    if executor.verb != "uninstall" and found.host.files.keys() <= host.files.keys():
-        executor.say("an earlier uninstall was interrupted before it removed anything: undoing it")
-        before = replace(host, units=found.host.units)
-        plan = plan_uninstall(layout, before, purge=found.purge)
-        stops = tuple(each for each in plan.actions if each.verb in (Verb.STOP_TIMER, Verb.STOP, Verb.DISABLE))
-        _undo(executor, replace(found, taken=stops))
-        return
-    own = Path(__file__).resolve().is_relative_to(layout.real(layout.prefix).resolve())
-    if executor.verb != "uninstall" and own:
-        raise Unavailable(
-            "an earlier uninstall was interrupted after it had removed files",
-            f"To complete it: {found.command}. Then install again from the checkout or the package.",
-        )
+    if executor.verb != "uninstall":
+        if found.host.files.keys() <= host.files.keys():
+            executor.say("an earlier uninstall was interrupted before it removed anything: undoing it")
+            plan = plan_uninstall(layout, replace(host, units=found.host.units), purge=found.purge)
+            stops = tuple(each for each in plan.actions if each.verb in (Verb.STOP_TIMER, Verb.STOP, Verb.DISABLE))
+            _undo(executor, replace(found, taken=stops))
+            return
+        if Path(__file__).resolve().is_relative_to(layout.real(layout.prefix).resolve()):
+            raise Unavailable(
+                "an earlier uninstall was interrupted after it had removed files",
+                f"To complete it: {found.command}. Then install again from the checkout or the package.",
+            )
     executor.say("an earlier uninstall was interrupted: completing it")
     apply_uninstall(executor, plan_uninstall(layout, host, purge=found.purge), host, purge=found.purge)
 
